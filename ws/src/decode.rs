@@ -337,13 +337,12 @@ impl Decoder {
             Opcode::Pong => Item::Pong(payload),
             _ => {
                 self.step = Step::Closed;
-                Item::Close(match parse_close(&payload)? {
-                    None => None,
-                    Some((code, reason)) => {
-                        // The payload is at most 125 bytes, two of them the code: it always fits.
-                        Some((code, ArrayString::from(reason).unwrap_or_default()))
-                    }
-                })
+                // The payload is at most 125 bytes, two of them the code: the reason always fits.
+                Item::Close(
+                    parse_close(&payload)?.map(|(code, reason)| {
+                        (code, ArrayString::from(reason).unwrap_or_default())
+                    }),
+                )
             }
         })
     }

@@ -35,18 +35,12 @@ pub(crate) fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 
-/// Splits at each `separator` that is not inside a quoted string, and trims.
-fn split_unquoted(text: &str, separator: u8) -> impl Iterator<Item = &str> + Clone {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let mut quoted = false;
-        let end = text.bytes().position(|byte| {
-            quoted ^= byte == b'"';
-            byte == separator && !quoted
-        });
-        rest = end.map(|end| &text[end + 1..]);
-        Some(trim(&text[..end.unwrap_or(text.len())]))
+/// Where the first `separator` is that does not stand inside a quoted string.
+fn find_unquoted(text: &str, separator: u8) -> Option<usize> {
+    let mut quoted = false;
+    text.bytes().position(|byte| {
+        quoted ^= byte == b'"';
+        byte == separator && !quoted
     })
 }
 
@@ -94,13 +88,7 @@ impl<'b> Iterator for Extensions<'b> {
     type Item = ExtensionOffer<'b>;
 
     fn next(&mut self) -> Option<ExtensionOffer<'b>> {
-        let text = next_element(&mut self.lines, &mut self.line, |line| {
-            let mut quoted = false;
-            line.bytes().position(|byte| {
-                quoted ^= byte == b'"';
-                byte == b',' && !quoted
-            })
-        })?;
+        let text = next_element(&mut self.lines, &mut self.line, |line| find_unquoted(line, b','))?;
         Some(ExtensionOffer { text })
     }
 }
@@ -140,10 +128,7 @@ impl<'b> ExtensionOffer<'b> {
     pub fn parse(text: &'b str) -> Option<Self> {
         let offer = Self { text: trim(text) };
         let legal = is_token(offer.name())
-            && split_unquoted(offer.text, b';').skip(1).all(|param| {
-                let (name, value) = split_param(param);
-                is_token(name) && value.is_none_or(is_token)
-            });
+            && offer.params().all(|(name, value)| is_token(name) && value.is_none_or(is_token));
         legal.then_some(offer)
     }
 
@@ -174,7 +159,7 @@ impl<'b> Iterator for Params<'b> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let text = self.rest?;
-        // A checked value is a token, so no `;` hides in quotes.
+        // A `;` in quotes is cut here too: what is left of it is no token, and refused.
         let (param, rest) = match text.split_once(';') {
             Some((param, rest)) => (param, Some(rest)),
             None => (text, None),

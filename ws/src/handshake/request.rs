@@ -212,6 +212,9 @@ pub fn parse_request<'b>(
     let Target { authority, path, query } = Target::parse(target)
         .ok_or_else(|| bad_request("the target is neither a path nor an absolute URI"))?;
     let host = headers.values("host").single()?;
+    if !host.bytes().all(is_authority_byte) {
+        return Err(bad_request("Host is not a host and a port"));
+    }
     refuse_body(headers)?;
     if !headers.contains_token("upgrade", "websocket") {
         return Err(Refusal::new(Status::UPGRADE_REQUIRED, "this is a WebSocket server"));
@@ -289,7 +292,7 @@ impl<'b> Target<'b> {
                 return None;
             }
             let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-            if authority.is_empty() {
+            if authority.is_empty() || !authority.bytes().all(is_authority_byte) {
                 return None;
             }
             (Some(authority), rest)
@@ -300,6 +303,12 @@ impl<'b> Target<'b> {
         };
         Some(Self { authority, path: if path.is_empty() { "/" } else { path }, query })
     }
+}
+
+/// RFC 3986 §3.2.2 and §3.2.3: what a host and a port are written with. No `@`: RFC 9110 §4.2.4
+/// takes user information for an attack.
+fn is_authority_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
 /// A body would be read as frames: what announces one is refused.

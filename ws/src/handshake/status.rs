@@ -68,9 +68,11 @@ impl Status {
             503 => "Service Unavailable",
             504 => "Gateway Timeout",
             505 => "HTTP Version Not Supported",
-            300..=399 => "Redirection",
-            400..=499 => "Client Error",
-            _ => "Server Error",
+            code => match code / 100 {
+                3 => "Redirection",
+                4 => "Client Error",
+                _ => "Server Error",
+            },
         }
     }
 }

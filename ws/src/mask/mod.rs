@@ -4,11 +4,17 @@
 //! the processor has, chosen once.
 
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod simd;
+
+/// Up to this many bytes a call costs more than wider vectors win.
+const INLINE_BYTES: usize = 64;
 
 /// A way to mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Kernel {
-    /// Eight bytes at a time, on every machine.
+    /// The machine's integers, everywhere.
     Portable,
     /// 16 bytes at a time (x86-64).
     Sse2,
@@ -19,10 +25,24 @@ pub enum Kernel {
 }
 
 impl Kernel {
+    /// All of them, narrowest first.
+    pub const ALL: [Kernel; 4] = [Self::Portable, Self::Sse2, Self::Avx2, Self::Avx512];
+
     /// The fastest that this processor has; asked once, then remembered.
     #[inline]
     pub fn best() -> Kernel {
-        Kernel::Portable
+        #[cfg(target_arch = "x86_64")]
+        return simd::best();
+        #[cfg(not(target_arch = "x86_64"))]
+        return Kernel::Portable;
+    }
+
+    /// Whether this processor has what the kernel needs.
+    pub fn is_available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return simd::runs_here(self);
+        #[cfg(not(target_arch = "x86_64"))]
+        return self == Kernel::Portable;
     }
 }
 
@@ -30,10 +50,79 @@ impl Kernel {
 /// much of the frame's payload came before.
 #[inline]
 pub fn apply(key: [u8; 4], phase: usize, buf: &mut [u8]) {
-    portable::xor(turned(key, phase), buf);
+    let key = turned(key, phase);
+    #[cfg(target_arch = "x86_64")]
+    if buf.len() > INLINE_BYTES {
+        return simd::xor_best(key, buf);
+    }
+    portable::xor(key, buf);
 }
 
+/// [`apply`] with a kernel of the caller's choice, or the portable one where the processor lacks
+/// what it needs.
+pub fn apply_with(kernel: Kernel, key: [u8; 4], phase: usize, buf: &mut [u8]) {
+    let key = turned(key, phase);
+    #[cfg(target_arch = "x86_64")]
+    simd::xor_with(kernel, key, buf);
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = kernel;
+        portable::xor(key, buf);
+    }
+}
+
+/// The key as a little-endian word whose low byte meets the next byte of the payload.
 #[inline]
 fn turned(key: [u8; 4], phase: usize) -> u32 {
     u32::from_le_bytes(key).rotate_right(8 * (phase % 4) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 6455 §5.3, to the letter.
+    fn by_the_letter(key: [u8; 4], phase: usize, buf: &mut [u8]) {
+        for (index, byte) in buf.iter_mut().enumerate() {
+            *byte ^= key[(index + phase) % 4];
+        }
+    }
+
+    fn check(kernel: Option<Kernel>, alignment: usize, len: usize, phase: usize) {
+        let key = [0x37, 0xFA, 0x21, 0x3D];
+        let original: Vec<u8> = (0..alignment + len + 64).map(|i| (i * 31 + 7) as u8).collect();
+        let (mut expected, mut got) = (original.clone(), original);
+        by_the_letter(key, phase, &mut expected[alignment..alignment + len]);
+        let buf = &mut got[alignment..alignment + len];
+        match kernel {
+            Some(kernel) => apply_with(kernel, key, phase, buf),
+            None => apply(key, phase, buf),
+        }
+        assert!(got == expected, "{kernel:?} alignment {alignment} len {len} phase {phase}");
+    }
+
+    #[test]
+    fn every_kernel_masks_alike_at_every_alignment_length_and_phase() {
+        let kernels = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()).map(Some);
+        for kernel in kernels.chain([None]) {
+            for alignment in 0..64 {
+                for len in (0..=300).step_by(if alignment < 2 { 1 } else { 7 }) {
+                    check(kernel, alignment, len, len + alignment);
+                }
+                for (phase, len) in [1023, 1024, 1087, 1500, 4096, 4099, 65_536].iter().enumerate()
+                {
+                    check(kernel, alignment, *len, phase);
+                }
+            }
+            for phase in 0..8 {
+                (0..260).for_each(|len| check(kernel, phase, len, phase));
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_kernel_is_one_that_runs_here() {
+        assert!(Kernel::best().is_available());
+        assert_eq!(Kernel::best(), Kernel::best());
+    }
 }

@@ -1,14 +1,44 @@
-//! Masking with the machine's integers: eight bytes at a time, then four, two and one.
+//! Masking with the machine's integers. A tail is not walked byte by byte: the last word of the
+//! buffer, which overlaps the one before, is read before anything is written and written last.
 
 /// XORs `buf` with `key`, little-endian, from the key's low byte on.
 #[inline]
 pub(super) fn xor(key: u32, buf: &mut [u8]) {
-    let wide = u64::from(key) << 32 | u64::from(key);
-    let (words, tail) = buf.as_chunks_mut::<8>();
-    for word in words {
-        *word = (u64::from_le_bytes(*word) ^ wide).to_le_bytes();
+    match buf.len() {
+        0..4 => {
+            for (byte, mask) in buf.iter_mut().zip(key.to_le_bytes()) {
+                *byte ^= mask;
+            }
+        }
+        4..8 => xor_words::<4>(key, buf),
+        8..16 => xor_words::<8>(key, buf),
+        _ => xor_words::<16>(key, buf),
     }
-    for (byte, mask) in tail.iter_mut().zip(wide.to_le_bytes()) {
-        *byte ^= mask;
+}
+
+/// XORs a buffer of at least `N` bytes, `N` being 4, 8 or 16.
+#[inline(always)]
+fn xor_words<const N: usize>(key: u32, buf: &mut [u8]) {
+    let len = buf.len();
+    let tail_at = len - N;
+    let tail_mask = repeated::<N>(key.rotate_right(8 * (tail_at % 4) as u32));
+    let Some(tail) = buf.last_chunk::<N>().map(|&tail| xored(tail, tail_mask)) else { return };
+    let mask = repeated::<N>(key);
+    for word in buf.as_chunks_mut::<N>().0 {
+        *word = xored(*word, mask);
     }
+    if let Some(end) = buf.last_chunk_mut::<N>() {
+        *end = tail;
+    }
+}
+
+#[inline(always)]
+fn repeated<const N: usize>(key: u32) -> [u8; N] {
+    let key = key.to_le_bytes();
+    std::array::from_fn(|index| key[index % 4])
+}
+
+#[inline(always)]
+fn xored<const N: usize>(word: [u8; N], mask: [u8; N]) -> [u8; N] {
+    std::array::from_fn(|index| word[index] ^ mask[index])
 }
