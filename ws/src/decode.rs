@@ -63,7 +63,9 @@ pub enum Item<'w> {
 /// Where in the stream the decoder stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Before a header, or inside one that is stashed.
+    /// Between two messages, and nothing is stashed.
+    Idle,
+    /// Before a header inside a message, or inside a header that is stashed.
     Header,
     /// In the payload of a data frame.
     Data,
@@ -113,7 +115,7 @@ impl Decoder {
     #[inline]
     pub const fn new() -> Self {
         Self {
-            step: Step::Header,
+            step: Step::Idle,
             left: 0,
             message_len: 0,
             key: None,
@@ -132,7 +134,7 @@ impl Decoder {
     /// would go on just as well.
     #[inline]
     pub fn is_idle(&self) -> bool {
-        self.step == Step::Header && self.message.is_none() && self.head.is_empty()
+        self.step == Step::Idle
     }
 
     /// Takes the next item off the front of `window`. `None`: the window is used up.
@@ -168,11 +170,10 @@ impl Decoder {
         let head = header.header_len();
         let room = take(window, head + header.payload_len() as usize);
         let payload = &mut room[head..];
-        if let Some(key) = header.mask() {
-            mask::apply(key, 0, payload);
-        }
+        let ascii = header.mask().is_some_and(|key| mask::apply_and_see_ascii(key, 0, payload));
         let (opcode, rsv1) = (header.opcode(), header.rsv1());
-        if opcode == Opcode::Text && !rsv1 && simdutf8::basic::from_utf8(payload).is_err() {
+        if opcode == Opcode::Text && !rsv1 && !ascii && simdutf8::basic::from_utf8(payload).is_err()
+        {
             return Err(self.die(ProtocolError::InvalidUtf8));
         }
         Ok(Item::Message { opcode, rsv1, head, room })
@@ -201,7 +202,7 @@ impl Decoder {
     ) -> Result<Option<Item<'w>>, ProtocolError> {
         loop {
             match self.step {
-                Step::Header => {
+                Step::Idle | Step::Header => {
                     let Some(header) = self.header(rules, window)? else { return Ok(None) };
                     self.begin(&header, rules)?;
                 }
@@ -243,6 +244,7 @@ impl Decoder {
         // Byte by byte, so that no byte behind the header is stashed. A header is whole with
         // MAX_HEADER bytes at the latest, so the stash has room.
         while !window.is_empty() && !self.head.is_full() {
+            self.step = Step::Header;
             self.head.push(take(window, 1)[0]);
             if let Some(header) = self.judge(&self.head, rules)? {
                 self.head.clear();
@@ -300,23 +302,26 @@ impl Decoder {
         let here = self.left.min(window.len() as u64) as usize;
         let data = take(window, here);
         self.left -= here as u64;
-        if let Some(key) = &mut self.key {
-            mask::apply(*key, 0, data);
+        let ascii = self.key.as_mut().is_some_and(|key| {
+            let ascii = mask::apply_and_see_ascii(*key, 0, data);
             key.rotate_left(here % 4);
-        }
+            ascii
+        });
         let last = self.left == 0 && self.fin;
         let (opcode, rsv1, first) = (self.message.unwrap_or(Opcode::Binary), self.rsv1, self.first);
         if opcode == Opcode::Text && !rsv1 {
-            self.utf8.push(data).map_err(|_| ProtocolError::InvalidUtf8)?;
+            if !(ascii && self.utf8.is_between_characters()) {
+                self.utf8.push(data).map_err(|_| ProtocolError::InvalidUtf8)?;
+            }
             if last {
                 self.utf8.finish().map_err(|_| ProtocolError::InvalidUtf8)?;
             }
         }
-        if self.left == 0 {
-            self.step = Step::Header;
-        }
         if last {
             self.message = None;
+        }
+        if self.left == 0 {
+            self.end_frame();
         }
         if data.is_empty() && !last {
             return Ok(None);
@@ -325,13 +330,17 @@ impl Decoder {
         Ok(Some(Item::Part { opcode, rsv1, first, last, data, frame_left: self.left }))
     }
 
+    fn end_frame(&mut self) {
+        self.step = if self.message.is_none() { Step::Idle } else { Step::Header };
+    }
+
     /// The control frame is gathered: unmasks and judges it.
     fn control<'w>(&mut self) -> Result<Item<'w>, ProtocolError> {
         let mut payload = mem::take(&mut self.control);
         if let Some(key) = self.key {
             mask::apply(key, 0, &mut payload);
         }
-        self.step = Step::Header;
+        self.end_frame();
         Ok(match self.control_opcode {
             Opcode::Ping => Item::Ping(payload),
             Opcode::Pong => Item::Pong(payload),

@@ -207,7 +207,10 @@ pub(crate) fn parse_after_first(
                 }
                 (u64::from(len), 4)
             }
-            _ => return refuse_partial_length(&bytes[2..], 2, rules),
+            _ => {
+                judge_partial_length(&bytes[2..], 2, rules)?;
+                return Ok(None);
+            }
         },
         127 => match bytes.get(2..10).and_then(|len| <[u8; 8]>::try_from(len).ok()) {
             Some(len) => {
@@ -220,7 +223,10 @@ pub(crate) fn parse_after_first(
                 }
                 (len, 10)
             }
-            None => return refuse_partial_length(&bytes[2..], 8, rules),
+            None => {
+                judge_partial_length(&bytes[2..], 8, rules)?;
+                return Ok(None);
+            }
         },
         short => (u64::from(short), 2),
     };
@@ -241,11 +247,7 @@ pub(crate) fn parse_after_first(
 /// Judges an extended length of which only the first bytes are there, by the least and the most
 /// that it can still become.
 #[cold]
-fn refuse_partial_length(
-    seen: &[u8],
-    width: usize,
-    rules: &Rules,
-) -> Result<Option<FrameHeader>, ProtocolError> {
+fn judge_partial_length(seen: &[u8], width: usize, rules: &Rules) -> Result<(), ProtocolError> {
     let missing_bits = 8 * (width - seen.len()) as u32;
     let prefix = seen.iter().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
     let least = prefix.checked_shl(missing_bits).unwrap_or(0);
@@ -257,6 +259,6 @@ fn refuse_partial_length(
     } else if least > rules.limits.max_frame {
         Err(ProtocolError::FrameTooBig)
     } else {
-        Ok(None)
+        Ok(())
     }
 }

@@ -32,6 +32,12 @@ impl Utf8Stream {
         Self { missing: 0, low: 0, high: 0 }
     }
 
+    /// Whether no character is open, so that ASCII may follow unlooked at.
+    #[inline]
+    pub fn is_between_characters(&self) -> bool {
+        self.missing == 0
+    }
+
     /// Takes the next piece of the text.
     ///
     /// # Errors

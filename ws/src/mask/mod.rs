@@ -50,24 +50,31 @@ impl Kernel {
 /// much of the frame's payload came before.
 #[inline]
 pub fn apply(key: [u8; 4], phase: usize, buf: &mut [u8]) {
+    apply_and_see_ascii(key, phase, buf);
+}
+
+/// [`apply`], and whether the outcome is all ASCII, which is nearly free to see while the bytes
+/// are in registers and spares most texts a second pass.
+#[inline]
+pub fn apply_and_see_ascii(key: [u8; 4], phase: usize, buf: &mut [u8]) -> bool {
     let key = turned(key, phase);
     #[cfg(target_arch = "x86_64")]
     if buf.len() > INLINE_BYTES {
         return simd::xor_best(key, buf);
     }
-    portable::xor(key, buf);
+    portable::xor(key, buf)
 }
 
-/// [`apply`] with a kernel of the caller's choice, or the portable one where the processor lacks
+/// [`apply_and_see_ascii`] with a kernel of the caller's choice, or the portable one where the processor lacks
 /// what it needs.
-pub fn apply_with(kernel: Kernel, key: [u8; 4], phase: usize, buf: &mut [u8]) {
+pub fn apply_with(kernel: Kernel, key: [u8; 4], phase: usize, buf: &mut [u8]) -> bool {
     let key = turned(key, phase);
     #[cfg(target_arch = "x86_64")]
-    simd::xor_with(kernel, key, buf);
+    return simd::xor_with(kernel, key, buf);
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = kernel;
-        portable::xor(key, buf);
+        portable::xor(key, buf)
     }
 }
 
@@ -94,10 +101,11 @@ mod tests {
         let (mut expected, mut got) = (original.clone(), original);
         by_the_letter(key, phase, &mut expected[alignment..alignment + len]);
         let buf = &mut got[alignment..alignment + len];
-        match kernel {
+        let ascii = match kernel {
             Some(kernel) => apply_with(kernel, key, phase, buf),
-            None => apply(key, phase, buf),
-        }
+            None => apply_and_see_ascii(key, phase, buf),
+        };
+        assert_eq!(ascii, buf.is_ascii());
         assert!(got == expected, "{kernel:?} alignment {alignment} len {len} phase {phase}");
     }
 
@@ -116,6 +124,23 @@ mod tests {
             }
             for phase in 0..8 {
                 (0..260).for_each(|len| check(kernel, phase, len, phase));
+            }
+        }
+    }
+
+    #[test]
+    fn one_byte_that_is_not_ascii_is_seen_wherever_it_is() {
+        let key = [0xC3, 0x28, 0xA0, 0x7F];
+        for kernel in Kernel::ALL {
+            for len in (0..200).chain([1024, 1100]) {
+                for odd in (0..=len).step_by(if len < 200 { 1 } else { 13 }) {
+                    let mut buf = vec![b'a'; len];
+                    if odd < len {
+                        buf[odd] = 0x80;
+                    }
+                    by_the_letter(key, 1, &mut buf);
+                    assert_eq!(apply_with(kernel, key, 1, &mut buf), odd == len);
+                }
             }
         }
     }

@@ -54,9 +54,9 @@ pub(super) fn runs_here(kernel: Kernel) -> bool {
     }
 }
 
-/// XORs with the best kernel of this processor.
+/// XORs with the best kernel of this processor; says whether the outcome is ASCII.
 #[inline]
-pub(super) fn xor_best(key: u32, buf: &mut [u8]) {
+pub(super) fn xor_best(key: u32, buf: &mut [u8]) -> bool {
     match best() {
         // SAFETY: `best` names a kernel only after `runs_here` said that the processor has it.
         Kernel::Avx512 => unsafe { xor_avx512(key, buf) },
@@ -68,7 +68,7 @@ pub(super) fn xor_best(key: u32, buf: &mut [u8]) {
 }
 
 /// XORs with the named kernel, or with the portable one where the processor lacks it.
-pub(super) fn xor_with(kernel: Kernel, key: u32, buf: &mut [u8]) {
+pub(super) fn xor_with(kernel: Kernel, key: u32, buf: &mut [u8]) -> bool {
     match kernel {
         // SAFETY: the guard asked the processor.
         Kernel::Avx512 if runs_here(kernel) => unsafe { xor_avx512(key, buf) },
@@ -81,26 +81,27 @@ pub(super) fn xor_with(kernel: Kernel, key: u32, buf: &mut [u8]) {
 }
 
 /// Splits off what lies before the next multiple of `VECTOR` and XORs it; gives the key as it
-/// goes on from there.
+/// goes on from there, what is left, and whether the front is ASCII.
 #[inline(always)]
-fn align<const VECTOR: usize>(key: u32, buf: &mut [u8]) -> (u32, &mut [u8]) {
+fn align<const VECTOR: usize>(key: u32, buf: &mut [u8]) -> (u32, &mut [u8], bool) {
     let ahead = buf.as_ptr().align_offset(VECTOR).min(buf.len());
     let (front, rest) = buf.split_at_mut(ahead);
-    super::portable::xor(key, front);
-    (key.rotate_right(8 * (ahead % 4) as u32), rest)
+    let ascii = super::portable::xor(key, front);
+    (key.rotate_right(8 * (ahead % 4) as u32), rest, ascii)
 }
 
-/// One kernel: `$vector` bytes a step, four steps a turn.
+/// One kernel: `$vector` bytes a step, four steps a turn. All that is written is gathered by OR;
+/// `$high_bits` says which bytes of that are not ASCII.
 macro_rules! kernel {
-    ($name:ident, $feature:literal, $vector:literal, $splat:ident, $load:ident, $store:ident,
-     $xor:ident, $pointee:ty) => {
+    ($name:ident, $feature:literal, $vector:literal, $pointee:ty, $splat:ident, $load:ident,
+     $store:ident, $xor:ident, $or:ident, $high_bits:ident) => {
         #[target_feature(enable = $feature)]
-        fn $name(key: u32, buf: &mut [u8]) {
+        fn $name(key: u32, buf: &mut [u8]) -> bool {
             if buf.len() < $vector {
                 return super::portable::xor(key, buf);
             }
-            let (key, buf) =
-                if buf.len() >= ALIGN_FROM { align::<$vector>(key, buf) } else { (key, buf) };
+            let (key, buf, ascii_front) =
+                if buf.len() >= ALIGN_FROM { align::<$vector>(key, buf) } else { (key, buf, true) };
             let tail_at = buf.len() - $vector;
             let mask = $splat(key as i32);
             let tail_mask = $splat(key.rotate_right(8 * (tail_at % 4) as u32) as i32);
@@ -111,6 +112,7 @@ macro_rules! kernel {
             // in `buf`, which is borrowed mutably; the loads and stores need no alignment.
             unsafe {
                 let tail = $xor($load(base.add(tail_at) as *const $pointee), tail_mask);
+                let mut seen = tail;
                 let mut at = 0;
                 while at + 4 * $vector <= buf.len() {
                     let lane = |index: usize| base.add(at + index * $vector) as *mut $pointee;
@@ -122,14 +124,18 @@ macro_rules! kernel {
                     $store(lane(1), b);
                     $store(lane(2), c);
                     $store(lane(3), d);
+                    seen = $or(seen, $or($or(a, b), $or(c, d)));
                     at += 4 * $vector;
                 }
                 while at + $vector <= buf.len() {
                     let lane = base.add(at) as *mut $pointee;
-                    $store(lane, $xor($load(lane), mask));
+                    let a = $xor($load(lane), mask);
+                    $store(lane, a);
+                    seen = $or(seen, a);
                     at += $vector;
                 }
                 $store(base.add(tail_at) as *mut $pointee, tail);
+                ascii_front && $high_bits(seen) == 0
             }
         }
     };
@@ -139,29 +145,35 @@ kernel!(
     xor_sse2,
     "sse2",
     16,
+    __m128i,
     _mm_set1_epi32,
     _mm_loadu_si128,
     _mm_storeu_si128,
     _mm_xor_si128,
-    __m128i
+    _mm_or_si128,
+    _mm_movemask_epi8
 );
 kernel!(
     xor_avx2,
     "avx2",
     32,
+    __m256i,
     _mm256_set1_epi32,
     _mm256_loadu_si256,
     _mm256_storeu_si256,
     _mm256_xor_si256,
-    __m256i
+    _mm256_or_si256,
+    _mm256_movemask_epi8
 );
 kernel!(
     xor_avx512,
     "avx512f,avx512bw",
     64,
+    __m512i,
     _mm512_set1_epi32,
     _mm512_loadu_si512,
     _mm512_storeu_si512,
     _mm512_xor_si512,
-    __m512i
+    _mm512_or_si512,
+    _mm512_movepi8_mask
 );
