@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Suite asan: the unit tests of core, ws and pipeline under AddressSanitizer (nightly).
+set -euo pipefail
+# shellcheck source=ci/lib.sh
+. "$(dirname "$0")/lib.sh"
+budget 900 "$@"
+
+"$repo/ci/install.sh" nextest
+need_nightly
+# With --target, build scripts and proc macros stay uninstrumented.
+RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$target/asan" \
+    cargo +nightly nextest run --lib --target "$(host_triple)" --no-fail-fast \
+    --status-level fail --final-status-level slow \
+    -p hioload-core -p hioload-ws-proto -p hioload-pipeline

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Suite fuzz: each fuzz target for a bounded time from an empty corpus. What it finds stays in
+# target/ci/fuzz. FUZZ_SECONDS sets the time of one target (default 20).
+set -euo pipefail
+# shellcheck source=ci/lib.sh
+. "$(dirname "$0")/lib.sh"
+seconds=${FUZZ_SECONDS:-20}
+budget $((600 + 3 * seconds)) "$@"
+
+"$repo/ci/install.sh" fuzz
+need_nightly
+corpus=$(mktemp -d)
+trap 'rm -rf "$corpus"' EXIT
+findings=$logs/fuzz
+mkdir -p "$findings"
+
+out=$target/fuzz
+cargo +nightly fuzz build --target-dir "$out" 2>"$logs/fuzz-build.log" ||
+    { tail -n 40 "$logs/fuzz-build.log" >&2 && die "the fuzz targets do not build"; }
+for name in decode handshake encode_roundtrip; do
+    mkdir "$corpus/$name"
+    if ! cargo +nightly fuzz run --target-dir "$out" "$name" "$corpus/$name" -- \
+        -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+        -artifact_prefix="$findings/$name-" >"$logs/fuzz-$name.log" 2>&1; then
+        tail -n 40 "$logs/fuzz-$name.log" >&2
+        die "$name: found something, kept in $findings"
+    fi
+    say "$name: $(grep -oE '^Done [0-9]+ runs' "$logs/fuzz-$name.log" | tail -n 1), no finding"
+done
