@@ -1,0 +1,112 @@
+//! How many connections, and how many of one address, all workers together take. Consulted when a
+//! connection opens and when it ends, never for a message.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Which limit was reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AtLimit {
+    /// The limit of all connections.
+    Total,
+    /// The limit of one address.
+    Address,
+}
+
+struct Shared {
+    max_total: usize,
+    max_per_address: usize,
+    total: AtomicUsize,
+    per_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// The connection limits of a group of workers.
+#[derive(Clone)]
+pub struct Admission(Arc<Shared>);
+
+impl Admission {
+    /// Limits; 0 means none.
+    pub fn new(max_total: usize, max_per_address: usize) -> Self {
+        Admission(Arc::new(Shared {
+            max_total,
+            max_per_address,
+            total: AtomicUsize::new(0),
+            per_address: Mutex::new(HashMap::new()),
+        }))
+    }
+
+    /// Connections that are counted now.
+    pub fn total(&self) -> usize {
+        self.0.total.load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection, within the limits or not: [`Admission::leave`] is owed either way.
+    pub(crate) fn enter(&self, peer: Option<IpAddr>) -> Result<(), AtLimit> {
+        let shared = &*self.0;
+        let before = shared.total.fetch_add(1, Ordering::Relaxed);
+        let mut here = 0;
+        if shared.max_per_address > 0
+            && let Some(ip) = peer
+        {
+            let mut map = shared.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = map.entry(ip.to_canonical()).or_insert(0);
+            here = *count;
+            *count += 1;
+        }
+        if shared.max_total > 0 && before >= shared.max_total {
+            return Err(AtLimit::Total);
+        }
+        if shared.max_per_address > 0 && here >= shared.max_per_address {
+            return Err(AtLimit::Address);
+        }
+        Ok(())
+    }
+
+    /// Takes a connection off the count.
+    pub(crate) fn leave(&self, peer: Option<IpAddr>) {
+        let shared = &*self.0;
+        shared.total.fetch_sub(1, Ordering::Relaxed);
+        if shared.max_per_address > 0
+            && let Some(ip) = peer
+        {
+            let ip = ip.to_canonical();
+            let mut map = shared.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(count) = map.get_mut(&ip) {
+                *count -= 1;
+                if *count == 0 {
+                    map.remove(&ip);
+                }
+            }
+        }
+    }
+
+    /// Whether addresses need to be known.
+    pub(crate) fn by_address(&self) -> bool {
+        self.0.max_per_address > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_hold_and_what_leaves_makes_room() {
+        let ip = |last| Some(IpAddr::from([127, 0, 0, last]));
+        let a = Admission::new(3, 2);
+        assert_eq!(a.enter(ip(1)), Ok(()));
+        assert_eq!(a.enter(ip(1)), Ok(()));
+        assert_eq!(a.enter(ip(1)), Err(AtLimit::Address));
+        a.leave(ip(1));
+        assert_eq!(a.enter(ip(2)), Ok(()));
+        assert_eq!(a.enter(ip(3)), Err(AtLimit::Total));
+        a.leave(ip(3));
+        a.leave(ip(2));
+        a.leave(ip(1));
+        a.leave(ip(1));
+        assert_eq!(a.total(), 0);
+        assert!(a.0.per_address.lock().unwrap().is_empty(), "no address is kept for nothing");
+    }
+}

@@ -1,0 +1,156 @@
+//! What the pipeline keeps for a session: one small record while it is idle, and beside it, only
+//! while they are needed, an assembly of unfinished input and a queue of unsent output.
+
+use arrayvec::ArrayString;
+use hioload_core::clock::Now;
+use hioload_core::pool::PoolBuf;
+use hioload_core::wheel::TimerKey;
+use hioload_ws_proto::Decoder;
+use hioload_ws_proto::handshake::{ResponseHead, Scanner};
+use hioload_ws_proto::{CloseCode, MAX_REASON_BYTES};
+
+use crate::backend::ConnId;
+use crate::handler::ClosedBy;
+
+/// An index that may be absent, in four bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Index(u32);
+
+impl Index {
+    pub(crate) const NONE: Index = Index(u32::MAX);
+
+    pub(crate) fn some(slot: u32) -> Self {
+        debug_assert!(slot != u32::MAX);
+        Index(slot)
+    }
+
+    #[inline]
+    pub(crate) fn get(self) -> Option<u32> {
+        (self.0 != u32::MAX).then_some(self.0)
+    }
+}
+
+/// A time in units of 2^26 ns (67 ms), good for nine years of uptime: idle times need no more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Coarse(u32);
+
+impl Coarse {
+    const SHIFT: u32 = 26;
+
+    /// The unit that `now` lies in.
+    #[inline]
+    pub(crate) fn of(now: Now) -> Self {
+        Coarse((now.as_nanos() >> Self::SHIFT) as u32)
+    }
+
+    /// The end of the unit, so that what is counted from here never comes early.
+    pub(crate) fn end(self) -> Now {
+        Now::from_nanos((u64::from(self.0) + 1) << Self::SHIFT)
+    }
+}
+
+/// How far a session is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// The request's head is arriving.
+    Handshake,
+    /// The handler deferred its verdict.
+    Deferred,
+    /// Messages flow.
+    Open,
+    /// We sent Close and wait for the peer's; its messages are discarded.
+    Closing,
+    /// All is said. What is queued leaves, then the transport closes.
+    Flushing,
+    /// The backend was told to close or abort; its `Closed` is awaited.
+    Leaving,
+}
+
+/// The record of a session. With the link by connection it stays within the 64 bytes of the
+/// design.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) conn: ConnId,
+    /// Index of its [`Assembly`].
+    pub(crate) assembly: Index,
+    /// Index of its output queue.
+    pub(crate) queue: Index,
+    pub(crate) timer: Option<TimerKey>,
+    /// When something last came from the peer.
+    pub(crate) heard: Coarse,
+    /// When the phase began.
+    pub(crate) since: Coarse,
+    /// The close code that we sent, for `on_close`.
+    pub(crate) sent_code: Option<CloseCode>,
+    pub(crate) phase: Phase,
+    /// A ping went out and nothing came since.
+    pub(crate) pinged: bool,
+    /// Receiving is paused because output waits.
+    pub(crate) paused: bool,
+    /// The transport has room: `send` hasn't refused since the last `Writable`.
+    pub(crate) writable: bool,
+    /// The handler was told of this session and is owed an `on_close`.
+    pub(crate) announced: bool,
+}
+
+/// The connection's side of the 64 bytes: which session its slot carries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link {
+    pub(crate) generation: u32,
+    pub(crate) session: Index,
+}
+
+const _: () = assert!(size_of::<Session>() + size_of::<Link>() <= 64);
+
+impl Session {
+    pub(crate) fn new(conn: ConnId, now: Now) -> Self {
+        Session {
+            conn,
+            assembly: Index::NONE,
+            queue: Index::NONE,
+            timer: None,
+            heard: Coarse::of(now),
+            since: Coarse::of(now),
+            sent_code: None,
+            phase: Phase::Handshake,
+            pinged: false,
+            paused: false,
+            writable: true,
+            announced: false,
+        }
+    }
+
+    pub(crate) fn enter(&mut self, phase: Phase, now: Now) {
+        self.phase = phase;
+        self.since = Coarse::of(now);
+    }
+}
+
+/// Input that is not whole yet: of a request's head, or of a message.
+pub(crate) struct Assembly {
+    pub(crate) decoder: Decoder,
+    pub(crate) scanner: Scanner,
+    /// The head so far, or headroom and payload so far.
+    pub(crate) buf: Option<PoolBuf>,
+    /// What a deferred handshake answers if it is accepted.
+    pub(crate) response: Option<Box<ResponseHead>>,
+}
+
+impl Assembly {
+    pub(crate) fn new() -> Self {
+        Assembly { decoder: Decoder::new(), scanner: Scanner::new(), buf: None, response: None }
+    }
+}
+
+/// How a session ended, by value.
+pub(crate) struct Ending {
+    pub(crate) code: CloseCode,
+    pub(crate) reason: ArrayString<MAX_REASON_BYTES>,
+    pub(crate) by: ClosedBy,
+}
+
+impl Ending {
+    pub(crate) fn new(code: CloseCode, by: ClosedBy) -> Self {
+        Ending { code, reason: ArrayString::new(), by }
+    }
+}
