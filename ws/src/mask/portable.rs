@@ -14,39 +14,45 @@ pub(super) fn xor(key: u32, buf: &mut [u8]) -> bool {
             }
             seen.is_ascii()
         }
-        4..8 => xor_words::<4>(key, buf),
-        8..16 => xor_words::<8>(key, buf),
-        _ => xor_words::<16>(key, buf),
+        4..8 => xor_u32(key, buf),
+        8..16 => xor_u64(key, buf),
+        16..=64 => xor_u128(key, buf),
+        // A long loop over narrower words is one that compilers turn into vectors.
+        _ => xor_u64(key, buf),
     }
 }
 
-/// XORs a buffer of at least `N` bytes, `N` being 4, 8 or 16.
-#[inline(always)]
-fn xor_words<const N: usize>(key: u32, buf: &mut [u8]) -> bool {
-    let tail_at = buf.len() - N;
-    let tail_mask = repeated::<N>(key.rotate_right(8 * (tail_at % 4) as u32));
-    let Some(tail) = buf.last_chunk::<N>().map(|&tail| xored(tail, tail_mask)) else {
-        return false;
-    };
-    let mask = repeated::<N>(key);
-    let mut seen = tail;
-    for word in buf.as_chunks_mut::<N>().0 {
-        *word = xored(*word, mask);
-        seen = std::array::from_fn(|index| seen[index] | word[index]);
-    }
-    if let Some(end) = buf.last_chunk_mut::<N>() {
-        *end = tail;
-    }
-    seen.is_ascii()
+/// `$name` XORs a buffer of at least one `$word`.
+macro_rules! words {
+    ($($name:ident $word:ty;)*) => {$(
+        #[inline(always)]
+        fn $name(key: u32, buf: &mut [u8]) -> bool {
+            const BYTES: usize = size_of::<$word>();
+            /// Each 32 bits of a word hold the key once.
+            const REPEAT: $word = <$word>::MAX / u32::MAX as $word;
+            /// The bits that no ASCII has.
+            const HIGH_BITS: $word = 0x8080_8080 * REPEAT;
+
+            let Some(tail) = buf.last_chunk() else { return true };
+            let turn = 8 * (buf.len() % 4) as u32;
+            let tail = <$word>::from_le_bytes(*tail) ^ REPEAT * <$word>::from(key.rotate_right(turn));
+            let mask = REPEAT * <$word>::from(key);
+            let mut seen = tail;
+            for bytes in buf.as_chunks_mut::<BYTES>().0 {
+                let word = <$word>::from_le_bytes(*bytes) ^ mask;
+                *bytes = word.to_le_bytes();
+                seen |= word;
+            }
+            if let Some(end) = buf.last_chunk_mut() {
+                *end = tail.to_le_bytes();
+            }
+            seen & HIGH_BITS == 0
+        }
+    )*};
 }
 
-#[inline(always)]
-fn repeated<const N: usize>(key: u32) -> [u8; N] {
-    let key = key.to_le_bytes();
-    std::array::from_fn(|index| key[index % 4])
-}
-
-#[inline(always)]
-fn xored<const N: usize>(word: [u8; N], mask: [u8; N]) -> [u8; N] {
-    std::array::from_fn(|index| word[index] ^ mask[index])
+words! {
+    xor_u32 u32;
+    xor_u64 u64;
+    xor_u128 u128;
 }
