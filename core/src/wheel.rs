@@ -378,16 +378,16 @@ mod tests {
 
     #[test]
     fn a_timer_fires_in_its_tick_and_not_before() {
-        let mut wheel = TimerWheel::new(Now::ZERO);
         for at in [1, TICK, 10 * TICK + 1, 64 * TICK, 5000 * TICK + 7] {
+            let mut wheel = TimerWheel::new(Now::ZERO);
             wheel.insert(Now::from_nanos(at), at as u32);
             assert_eq!(fired(&mut wheel, Now::from_nanos(at - 1)), []);
             let tick = at.next_multiple_of(TICK);
             assert_eq!(fired(&mut wheel, Now::from_nanos(tick - 1)), []);
             assert_eq!(fired(&mut wheel, Now::from_nanos(tick)), [at as u32]);
+            assert!(wheel.is_empty());
+            assert_eq!(wheel.next_deadline(), None);
         }
-        assert!(wheel.is_empty());
-        assert_eq!(wheel.next_deadline(), None);
     }
 
     #[test]

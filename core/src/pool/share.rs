@@ -106,11 +106,8 @@ impl Pool {
     pub fn alloc(&self, bytes: usize) -> Option<PoolBuf> {
         let share = &self.share;
         let (page, slot) = match class_of(bytes) {
-            Some(class) => match share.lists.borrow_mut().pop(class) {
-                Some(taken) => {
-                    bump(&share.hit, 1);
-                    taken
-                }
+            Some(class) => match share.pop(class) {
+                Some(taken) => taken,
                 None => share.take_slow(class)?,
             },
             None => share.take_dedicated(bytes)?,
@@ -170,13 +167,20 @@ impl fmt::Debug for Pool {
 }
 
 impl Share {
+    /// Lends a slot of the pages that we have.
+    #[inline]
+    fn pop(&self, class: usize) -> Option<(NonNull<Page>, u32)> {
+        let taken = self.lists.borrow_mut().pop(class)?;
+        bump(&self.hit, 1);
+        Some(taken)
+    }
+
     #[cold]
     fn take_slow(&self, class: usize) -> Option<(NonNull<Page>, u32)> {
         if self.collect() > 0
-            && let Some(taken) = self.lists.borrow_mut().pop(class)
+            && let taken @ Some(_) = self.pop(class)
         {
-            bump(&self.hit, 1);
-            return Some(taken);
+            return taken;
         }
         let taken = self.with_room(|| self.node.take_page(class, &self.home))?;
         let mut lists = self.lists.borrow_mut();

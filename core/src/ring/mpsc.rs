@@ -248,3 +248,94 @@ impl<T> Drop for Receiver<T> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn capacity_is_rounded_up_to_a_power_of_two() {
+        for (asked, given) in [(0, 2), (2, 2), (3, 4), (1024, 1024)] {
+            assert_eq!(channel::<u8>(asked).0.capacity(), given);
+        }
+    }
+
+    #[test]
+    fn sending_to_nobody_is_told_and_nothing_leaks() {
+        let value = std::sync::Arc::new(());
+        let (tx, rx) = channel(4);
+        for _ in 0..3 {
+            tx.try_send(std::sync::Arc::clone(&value)).unwrap();
+        }
+        drop(rx);
+        assert_eq!(std::sync::Arc::strong_count(&value), 1);
+        assert!(tx.is_closed());
+        let refused = tx.try_send(value).unwrap_err();
+        assert!(matches!(refused, TrySendError::Closed(_)));
+        assert_eq!(std::sync::Arc::strong_count(&refused.into_inner()), 1);
+    }
+
+    #[test]
+    fn each_senders_values_arrive_in_its_order_and_once() {
+        const SENDERS: u64 = 3;
+        const COUNT: u64 = 5_000;
+        let (tx, mut rx) = channel(16);
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let tx = tx.clone();
+                std::thread::spawn(move || {
+                    for n in 0..COUNT {
+                        let mut value = (sender, n);
+                        while let Err(error) = tx.try_send(value) {
+                            value = error.into_inner();
+                            std::thread::yield_now();
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut expected = [0; SENDERS as usize];
+        while expected.iter().sum::<u64>() < SENDERS * COUNT {
+            match rx.pop() {
+                Some((sender, n)) => {
+                    assert_eq!(n, expected[sender as usize]);
+                    expected[sender as usize] += 1;
+                }
+                None => std::thread::yield_now(),
+            }
+        }
+        for sender in senders {
+            sender.join().unwrap();
+        }
+        assert!(rx.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_bounded_queue(
+            capacity in 1usize..9,
+            ops in prop::collection::vec(any::<bool>(), 1..200),
+        ) {
+            let (tx, mut rx) = channel(capacity);
+            let other = tx.clone();
+            let mut model = VecDeque::new();
+            for (n, send) in ops.into_iter().enumerate() {
+                if send {
+                    let sender = if n % 2 == 0 { &tx } else { &other };
+                    if model.len() < tx.capacity() {
+                        prop_assert_eq!(sender.try_send(n), Ok(()));
+                        model.push_back(n);
+                    } else {
+                        prop_assert_eq!(sender.try_send(n), Err(TrySendError::Full(n)));
+                    }
+                } else {
+                    prop_assert_eq!(rx.pop(), model.pop_front());
+                }
+                prop_assert_eq!((tx.len(), rx.len()), (model.len(), model.len()));
+                prop_assert_eq!(rx.is_empty(), model.is_empty());
+            }
+        }
+    }
+}

@@ -198,3 +198,103 @@ impl<T> Consumer<T> {
         self.shared.mask + 1
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::rc::Rc;
+
+    #[test]
+    fn capacity_is_rounded_up_to_a_power_of_two() {
+        for (asked, given) in [(0, 1), (1, 1), (3, 4), (1024, 1024)] {
+            assert_eq!(channel::<u8>(asked).0.capacity(), given);
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_dropped_with_the_ring() {
+        let value = Rc::new(());
+        let (mut tx, mut rx) = channel(4);
+        for _ in 0..6 {
+            let _ = tx.push(Rc::clone(&value));
+        }
+        drop(rx.pop());
+        drop((tx, rx));
+        assert_eq!(Rc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn a_panic_in_a_burst_loses_and_doubles_nothing() {
+        let (mut tx, mut rx) = channel(4);
+        assert_eq!(tx.push_burst(&mut (0..3).map(|n| n.to_string())), 3);
+        let burst = std::panic::AssertUnwindSafe(|| rx.pop_burst(9, |n| assert_eq!(n, "0")));
+        assert!(std::panic::catch_unwind(burst).is_err());
+        assert_eq!(rx.pop().as_deref(), Some("2"));
+        assert_eq!((rx.pop(), tx.len()), (None, 0));
+    }
+
+    #[test]
+    fn values_cross_threads_in_order() {
+        const COUNT: u64 = 20_000;
+        let (mut tx, mut rx) = channel(64);
+        let producer = std::thread::spawn(move || {
+            let mut values = 0..COUNT;
+            while !values.is_empty() {
+                if tx.push_burst(&mut values) == 0 {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let mut expected = 0;
+        while expected < COUNT {
+            let popped = rx.pop_burst(10, |value| {
+                assert_eq!(value, expected);
+                expected += 1;
+            });
+            if popped == 0 {
+                std::thread::yield_now();
+            }
+        }
+        producer.join().unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_bounded_queue(
+            capacity in 1usize..9,
+            ops in prop::collection::vec((0u8..4, 0usize..12), 1..200),
+        ) {
+            let (mut tx, mut rx) = channel(capacity);
+            let capacity = tx.capacity();
+            let mut model = VecDeque::new();
+            let mut values = 0..;
+            for (op, n) in ops {
+                match op {
+                    0 => {
+                        let value: u32 = values.next().unwrap();
+                        let fits = model.len() < capacity;
+                        prop_assert_eq!(tx.push(value), if fits { Ok(()) } else { Err(value) });
+                        if fits { model.push_back(value); }
+                    }
+                    1 => {
+                        let fits = n.min(capacity - model.len());
+                        model.extend(values.clone().take(fits));
+                        // Bounded by `n`, and by the room: the rest stays in the iterator.
+                        prop_assert_eq!(tx.push_burst(&mut values.by_ref().take(n)), fits);
+                    }
+                    2 => prop_assert_eq!(rx.pop(), model.pop_front()),
+                    _ => {
+                        let count = n.min(model.len());
+                        let mut popped = Vec::new();
+                        prop_assert_eq!(rx.pop_burst(n, |value| popped.push(value)), count);
+                        prop_assert_eq!(popped, model.drain(..count).collect::<Vec<_>>());
+                    }
+                }
+                prop_assert_eq!((tx.len(), rx.len()), (model.len(), model.len()));
+                prop_assert_eq!(rx.is_empty(), model.is_empty());
+            }
+        }
+    }
+}
