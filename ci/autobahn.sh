@@ -62,5 +62,5 @@ for i in "${!runs[@]}"; do
 done
 
 python3 "$repo/ci/autobahn_verdict.py" --expect "$expected" "$reports"/*/index.json || failed=1
-if ((${#servers[@]})); then stop_server "$server_pid"; fi
+if ((${#servers[@]})); then stop_server "$server_pid" || failed=1; fi
 exit "$failed"

@@ -42,22 +42,22 @@ failed=0
 serve "$logs/clients-echo.log" --listen 127.0.0.1:0 --listen '[::1]:0' --workers 2 --app echo \
     "${extra[@]:+${extra[@]}}"
 for client in "${clients[@]}"; do check "$client" echo "$url4" "$url6" || failed=1; done
-stop_server "$server_pid"
+stop_server "$server_pid" || failed=1
 
 serve "$logs/clients-broadcast.log" --listen 127.0.0.1:0 --workers 2 --app broadcast \
     "${extra[@]:+${extra[@]}}"
 for client in "${clients[@]}"; do check "$client" broadcast "$url4" || failed=1; done
-stop_server "$server_pid"
+stop_server "$server_pid" || failed=1
 
 for client in "${clients[@]}"; do
     serve "$logs/clients-drain.log" --listen 127.0.0.1:0 --workers 2 --app echo \
         "${extra[@]:+${extra[@]}}"
     # A client that failed may not have told the server to go; telling it twice would cut the drain.
     if check "$client" drain "$url4" --pid "$server_pid"; then
-        drained "$server_pid"
+        drained "$server_pid" || failed=1
     else
         failed=1
-        stop_server "$server_pid"
+        stop_server "$server_pid" || true
     fi
 done
 

@@ -22,8 +22,8 @@ for name in decode handshake encode_roundtrip; do
     if ! cargo +nightly fuzz run --target-dir "$out" "$name" "$corpus/$name" -- \
         -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
         -artifact_prefix="$findings/$name-" >"$logs/fuzz-$name.log" 2>&1; then
-        tail -n 40 "$logs/fuzz-$name.log" >&2
-        die "$name: found something, kept in $findings"
+        grep -E -A 2 -m 6 'panicked at|ERROR:|SUMMARY:|Base64:' "$logs/fuzz-$name.log" >&2 || true
+        die "$name: found something, kept in $findings; the whole log: $logs/fuzz-$name.log"
     fi
     say "$name: $(grep -oE '^Done [0-9]+ runs' "$logs/fuzz-$name.log" | tail -n 1), no finding"
 done

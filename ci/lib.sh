@@ -106,17 +106,21 @@ serve() {
     start_server "$log" "${program[@]}" "$@"
 }
 
-# drained PID: the server has ended after a SIGTERM, with exit code 0.
+# drained PID: true where the server ends after a SIGTERM, with exit code 0; says so if it does not.
 drained() {
     local pid=$1 rc=0 kept=() other
-    await_exit "$pid" 35 || die "the server (pid $pid) was still running 35 s after SIGTERM"
+    if ! await_exit "$pid" 35; then
+        say "the server (pid $pid) was still running 35 s after SIGTERM"
+        return 1
+    fi
     wait "$pid" || rc=$?
     for other in "${servers[@]}"; do [[ $other == "$pid" ]] || kept+=("$other"); done
     servers=("${kept[@]:+${kept[@]}}")
-    ((rc == 0)) || die "the server (pid $pid) left with exit code $rc after SIGTERM, not 0"
+    ((rc == 0)) || say "the server (pid $pid) left with exit code $rc after SIGTERM, not 0"
+    return "$rc"
 }
 
-# A server that is stopped as an operator would, and has to leave with exit code 0.
+# Stops a server as an operator would; true where it leaves with exit code 0.
 stop_server() {
     kill -TERM "$1" 2>/dev/null || true # it may be on its way already
     drained "$1"

@@ -9,7 +9,6 @@
 // Every check has a limit of its own, is run on fresh connections, and prints a line where it
 // fails. The exit code says whether all of them passed.
 
-const assert = require('node:assert/strict');
 const crypto = require('node:crypto');
 const { parseArgs } = require('node:util');
 const WebSocket = require('ws');
@@ -155,7 +154,9 @@ async function close_echoed(url) {
   for (const [code, reason] of [[1000, ''], [1000, 'done'], [1001, 'go'], [3001, 'é'.repeat(61)]]) {
     const client = await Client.open(url);
     client.ws.close(code, reason);
-    assert.deepEqual(await client.closed, { code, reason });
+    const end = await client.closed;
+    same(end.code, code, 'echoed close code');
+    same(end.reason, reason, 'echoed close reason');
   }
   const bare = await Client.open(url);
   bare.ws.close();
@@ -187,7 +188,7 @@ async function path_and_query_accepted(url) {
 /** Nothing more arrives: nobody hears own words, nor a thing twice. */
 async function quiet(clients) {
   await new Promise((resolve) => setTimeout(resolve, QUIET_MS));
-  for (const client of clients) assert.deepEqual(client.queue, [], 'received too much');
+  for (const client of clients) same(client.queue.length, 0, 'messages too many');
 }
 
 async function others_receive(url) {
@@ -213,8 +214,9 @@ async function all_workers_receive(url) {
     const heard = [];
     while (heard.length < wanted.length * rounds) heard.push(await client.receive());
     for (const s of wanted) {
-      const from = heard.filter((m) => m.startsWith(`${s}:`));
-      assert.deepEqual(from, Array.from({ length: rounds }, (_, t) => `${s}:${t}`));
+      const from = heard.filter((m) => m.startsWith(`${s}:`)).join(' ');
+      const all = Array.from({ length: rounds }, (_, turn) => `${s}:${turn}`).join(' ');
+      same(from, all, `client ${i} from ${s}`);
     }
   }
   await quiet(clients);
@@ -226,7 +228,7 @@ async function drain(url, pid) {
   same(await clients[0].receive(), 'warm', 'echo before the drain');
   process.kill(pid, 'SIGTERM');
   const codes = await Promise.all(clients.map(async (client) => (await client.closed).code));
-  assert.deepEqual(codes, clients.map(() => 1001));
+  same(codes.join(), clients.map(() => 1001).join(), 'close codes at the drain');
 }
 
 async function subprotocol(url) {
