@@ -88,6 +88,16 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         self.settle_owed();
     }
 
+    /// Ends every session at once: the worker stops.
+    pub(crate) fn end_all(&mut self) {
+        let mut next_slot = 0;
+        while let Some(key) = self.hub.sessions.next_occupied(next_slot) {
+            next_slot = key.slot + 1;
+            self.tell(key, true);
+        }
+        self.settle_owed();
+    }
+
     /// Tells one session; true when it had to be told.
     fn tell(&mut self, key: Key, hard: bool) -> bool {
         let Some(session) = self.hub.sessions.get(key) else { return false };

@@ -20,7 +20,7 @@ use crate::id::SessionId;
 use crate::inbox::{Reached, RemoteError};
 use crate::message::Kind;
 use crate::queue::{NoMemory, Queue};
-use crate::session::{Ending, Index, Phase};
+use crate::session::{Coarse, Ending, Index, Phase};
 use crate::settings::Overflow;
 use crate::window::Out;
 
@@ -294,23 +294,26 @@ impl<S> Hub<S> {
 
     /// The transport has room again.
     pub(crate) fn writable<'t>(&mut self, key: Key, tx: &mut Tx<'t>) {
+        let now = self.now;
         let Some(session) = self.sessions.get_mut(key) else { return };
         session.writable = true;
+        // The peer took something, so it is alive, though receiving from it may be paused.
+        session.heard = Coarse::of(now);
         let (conn, queued, phase) = (session.conn, session.queue != Index::NONE, session.phase);
-        if queued {
-            if !self.with_queue(key, |queue, _| queue.drain_into(conn, tx)) {
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.writable = false;
-                }
-            } else {
-                self.take_queue(key);
-                if phase == Phase::Open {
-                    self.owed.push(Owed::Writable(key));
-                }
+        if queued && !self.with_queue(key, |queue, _| queue.drain_into(conn, tx)) {
+            // Refused: `Writable` comes again.
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.writable = false;
             }
+            return;
         }
-        let low = self.settings.max_unsent_bytes / 4;
-        if self.waiting(key) + tx.unsent(conn) <= low && phase != Phase::Deferred {
+        self.take_queue(key);
+        if queued && phase == Phase::Open {
+            self.owed.push(Owed::Writable(key));
+        }
+        // A session is paused only while it has a queue, or until its verdict: so it is never
+        // left paused with no event to come.
+        if phase != Phase::Deferred {
             self.resume(key);
         }
         self.settle(key);

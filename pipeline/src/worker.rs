@@ -172,6 +172,9 @@ impl<B: Backend, H: Handler> Worker<B, H> {
             turn.relieve(pressure);
             self.busy |= turn.deliveries(DELIVERIES);
             turn.settle_owed();
+            if self.stopped {
+                turn.end_all();
+            }
         }
         self.apply_ops();
         self.backend.flush(now);
