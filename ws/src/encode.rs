@@ -97,3 +97,55 @@ pub fn encode_into(
     }
     Some(head + payload.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Limits, Role, Rules, parse_header};
+
+    const KEY: [u8; 4] = [1, 2, 3, 4];
+    const ANY: Limits = Limits { max_frame: u64::MAX, max_message: u64::MAX };
+
+    #[test]
+    fn every_header_is_read_back_as_it_was_written() {
+        let lengths = [0, 1, 125, 126, 127, 65_535, 65_536, u64::from(u32::MAX), i64::MAX as u64];
+        for payload_len in lengths {
+            for (role, mask) in [(Role::Server, Some(KEY)), (Role::Client, None)] {
+                for (fin, rsv1) in [(true, false), (false, false), (true, true)] {
+                    let mut out = [0; MAX_HEADER];
+                    let len = write_header(&mut out, fin, rsv1, Opcode::Text, payload_len, mask);
+                    assert_eq!(len, header_len(payload_len, mask.is_some()));
+                    let rules = Rules { rsv1: true, ..Rules::new(role, ANY) };
+                    let header = parse_header(&out[..len], &rules).unwrap().unwrap();
+                    assert_eq!((header.fin(), header.rsv1()), (fin, rsv1));
+                    assert_eq!((header.payload_len(), header.mask()), (payload_len, mask));
+                    assert_eq!((header.header_len(), header.opcode()), (len, Opcode::Text));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_ends_where_its_payload_begins() {
+        let mut room = [0xEE; 300];
+        let start = write_header_before(&mut room, 100, true, false, Opcode::Binary, None);
+        assert_eq!((start, &room[94..100]), (96, &[0xEE, 0xEE, 0x82, 126, 0, 200][..]));
+    }
+
+    #[test]
+    fn a_frame_that_does_not_fit_leaves_the_window_alone() {
+        let mut window = [0xEE; 10];
+        assert_eq!(encode_into(&mut window[..6], Opcode::Text, b"Hello", None), None);
+        assert_eq!(window, [0xEE; 10]);
+        assert_eq!(encode_into(&mut window, Opcode::Text, b"Hello", None), Some(7));
+        assert_eq!(window[..7], *b"\x81\x05Hello");
+    }
+
+    #[test]
+    fn a_masked_frame_is_the_one_of_the_rfc() {
+        let mut window = [0; 11];
+        let key = [0x37, 0xFA, 0x21, 0x3D];
+        assert_eq!(encode_into(&mut window, Opcode::Text, b"Hello", Some(key)), Some(11));
+        assert_eq!(window, *b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
+    }
+}

@@ -107,3 +107,74 @@ fn whole_characters(piece: &[u8]) -> usize {
     }
     piece.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Where std says that text breaks: the number of bytes that may still become valid text.
+    fn possible_prefix(bytes: &[u8]) -> usize {
+        (0..=bytes.len())
+            .rev()
+            .find(|&len| match str::from_utf8(&bytes[..len]) {
+                Ok(_) => true,
+                Err(error) => error.error_len().is_none(),
+            })
+            .unwrap_or(0)
+    }
+
+    fn check(bytes: &[u8], cut: usize) {
+        let (front, back) = bytes.split_at(cut);
+        let possible = possible_prefix(bytes);
+        let mut stream = Utf8Stream::new();
+        assert_eq!(stream.push(front).is_ok(), possible >= cut, "{bytes:x?} at {cut}");
+        if possible >= cut {
+            assert_eq!(stream.push(back).is_ok(), possible == bytes.len(), "{bytes:x?} at {cut}");
+        }
+        if possible == bytes.len() {
+            assert_eq!(stream.is_between_characters(), str::from_utf8(bytes).is_ok());
+            assert_eq!(stream.finish().is_ok(), str::from_utf8(bytes).is_ok());
+            assert_eq!(stream, Utf8Stream::new());
+        }
+    }
+
+    #[test]
+    fn every_start_of_a_character_is_judged_as_std_does_at_every_split() {
+        let edges = [0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xE2, 0xF4, 0xFF];
+        for first in 0..=255 {
+            for second in 0..=255 {
+                (0..=2).for_each(|cut| check(&[first, second], cut));
+                for third in edges {
+                    for fourth in edges {
+                        let bytes = [first, second, third, fourth];
+                        check(&bytes, usize::from(third ^ fourth) % 5);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_that_cannot_be_fails_at_once_inside_a_character() {
+        let mut stream = Utf8Stream::new();
+        assert_eq!(stream.push(b"plain \xF4"), Ok(()));
+        assert_eq!(stream.push(b"\x90"), Err(InvalidUtf8));
+        assert!(size_of::<Utf8Stream>() <= 8);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_passes_and_any_bytes_are_judged_as_std_does(
+            text in "[a-z\u{80}-\u{10FFFF}]{0,80}",
+            noise in proptest::collection::vec(any::<u8>(), 0..4),
+            at in any::<prop::sample::Index>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut bytes = text.into_bytes();
+            let at = at.index(bytes.len() + 1);
+            bytes.splice(at..at, noise);
+            check(&bytes, cut.index(bytes.len() + 1));
+        }
+    }
+}
