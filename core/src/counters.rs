@@ -75,7 +75,7 @@ impl Gauge {
 
 /// Makes a struct of counters and its snapshot. The doc comment of a field is its help text.
 ///
-/// ```
+/// ```no_run
 /// hioload_core::counters! {
 ///     /// What a worker counts.
 ///     pub struct WorkerCounters => WorkerSnapshot {
