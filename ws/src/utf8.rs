@@ -142,14 +142,14 @@ mod tests {
     #[test]
     fn every_start_of_a_character_is_judged_as_std_does_at_every_split() {
         let edges = [0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xE2, 0xF4, 0xFF];
-        for first in 0..=255 {
-            for second in 0..=255 {
-                (0..=2).for_each(|cut| check(&[first, second], cut));
-                for third in edges {
-                    for fourth in edges {
-                        let bytes = [first, second, third, fourth];
-                        check(&bytes, usize::from(third ^ fourth) % 5);
-                    }
+        for (first, second) in (0..=255).flat_map(|first| (0..=255).map(move |s| (first, s))) {
+            (0..=2).for_each(|cut| check(&[first, second], cut));
+            if first < 0xC0 {
+                continue;
+            }
+            for third in edges {
+                for fourth in [0x41, 0x80, 0xC2] {
+                    check(&[first, second, third, fourth], usize::from(second ^ fourth) % 5);
                 }
             }
         }

@@ -114,11 +114,10 @@ mod tests {
         let kernels = Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()).map(Some);
         for kernel in kernels.chain([None]) {
             for alignment in 0..64 {
-                for len in (0..=300).step_by(if alignment < 2 { 1 } else { 7 }) {
+                for len in (0..=300).step_by(if alignment < 2 { 1 } else { 11 }) {
                     check(kernel, alignment, len, len + alignment);
                 }
-                for (phase, len) in [1023, 1024, 1087, 1500, 4096, 4099, 65_536].iter().enumerate()
-                {
+                for (phase, len) in [1023, 1024, 1087, 1500, 4099].iter().enumerate() {
                     check(kernel, alignment, *len, phase);
                 }
             }
