@@ -19,7 +19,8 @@ pub struct PoolConfig {
     /// The NUMA node to take memory from, where it is known.
     pub node: Option<u32>,
     /// The most memory it may ever map, in bytes; [`default_budget`](super::default_budget) gives
-    /// a quarter of the node. At least one page of 2 MiB.
+    /// a quarter of the node. At least one page of 2 MiB; sensible from 24 MiB a worker on, as each
+    /// share holds whole pages, one or more for each class that it uses.
     pub budget_bytes: u64,
     /// Whether to use hugepages where there are any.
     pub huge: bool,
