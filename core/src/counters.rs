@@ -2,7 +2,7 @@
 //!
 //! A worker owns one cache-line-aligned struct of them and is the only one that writes, so adding
 //! is a plain load and store: no locked instruction, no line that two workers write. A reader sees
-//! each value whole, a snapshot is not a single moment. [`counters!`](crate::counters) makes the
+//! each value whole, a snapshot is not a single moment. [`counters!`](crate::counters!) makes the
 //! struct, its snapshot and the list that an exporter walks.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
