@@ -1,7 +1,7 @@
 //! Memory, rings, timers, clock and counters: what every worker of hioload-ws is made of.
 //!
 //! Nothing in here knows of a network. A worker owns one [`pool::Pool`] share, one
-//! [`wheel::TimerWheel`], its [`slab::Slab`]s and its [`counters`]; what crosses cores goes through
+//! [`wheel::TimerWheel`], its [`slab::Slab`]s and its [`mod@counters`]; what crosses cores goes through
 //! [`ring`]s and [`frame::Frame`]s. Time is a parameter ([`clock::Now`]) everywhere.
 //!
 //! `unsafe` lives only in the rooms that are named below with an `allow`.
