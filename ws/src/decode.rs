@@ -276,7 +276,6 @@ impl Decoder {
         let opcode = header.opcode();
         if opcode.is_control() {
             self.control_opcode = opcode;
-            self.control.clear();
             self.step = Step::Control;
             return Ok(());
         }
@@ -285,7 +284,6 @@ impl Decoder {
             self.message_len = 0;
             self.rsv1 = header.rsv1();
             self.first = true;
-            self.utf8 = Utf8Stream::new();
         }
         self.message_len = self.message_len.saturating_add(self.left);
         if self.message_len > rules.limits.max_message {

@@ -1,5 +1,5 @@
 //! RFC 6455 without I/O and without a clock: what a WebSocket endpoint knows of the protocol,
-//! and nothing of sockets, buffers pools or sessions.
+//! and nothing of sockets, buffer pools or sessions.
 //!
 //! Bytes come in as windows of the caller's memory. [`handshake`] reads the opening request and
 //! writes the answer; after that [`Decoder`] cuts windows into [`Item`]s, unmasked in place, and

@@ -221,6 +221,13 @@ fn text_fails_with_the_first_impossible_byte_and_binary_never() {
 }
 
 #[test]
+fn plain_letters_inside_an_unfinished_character_fail_at_once() {
+    let mut bytes = frame(&SERVER, false, false, Opcode::Text, b"\xe2\x82");
+    bytes.extend(frame(&SERVER, false, false, Opcode::Continuation, b"plain"));
+    assert_eq!(refused(&SERVER, &bytes), ProtocolError::InvalidUtf8);
+}
+
+#[test]
 fn text_under_an_extension_is_left_to_it() {
     let owned = Rules { rsv1: true, ..SERVER };
     let bytes = frame(&owned, true, true, Opcode::Text, b"\xff");
