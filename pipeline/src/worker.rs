@@ -138,7 +138,12 @@ impl<B: Backend, H: Handler> Worker<B, H> {
         self.busy = false;
         self.worked = !self.events.as_slice().is_empty();
 
+        // Frames that other workers dropped come home.
+        self.hub.pool.collect();
         let pressure = self.hub.pool.pressure();
+        if pressure > Pressure::None {
+            self.hub.pool.trim();
+        }
         {
             let Worker { backend, handler, hub, inbox, events, .. } = self;
             let (mut rx, mut tx) = backend.turn();
