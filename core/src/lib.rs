@@ -11,8 +11,6 @@ pub mod clock;
 pub mod counters;
 #[allow(unsafe_code)]
 pub mod frame;
-#[allow(unsafe_code)]
-mod inbox;
 pub mod local;
 #[allow(unsafe_code)]
 mod page;

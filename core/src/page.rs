@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicIsize, AtomicU32, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
 
-use crate::inbox::{Inbox, Link};
+use crate::pool::inbox::{Inbox, Link};
 use crate::pool::{CLASSES, node::Node};
 use crate::region::{HUGE_PAGE_BYTES, Region};
 

@@ -14,6 +14,7 @@
 //! speak of at 64 KiB).
 
 mod buf;
+pub(crate) mod inbox;
 pub(crate) mod node;
 mod share;
 

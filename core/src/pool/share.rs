@@ -11,8 +11,8 @@ use crossbeam_utils::CachePadded;
 use super::buf::PoolBuf;
 use super::node::{Node, Pressure};
 use super::{CLASSES, class_of};
-use crate::inbox::{Inbox, Link};
 use crate::page::{Cut, Home, HomeInbox, NOWHERE, Page};
+use crate::pool::inbox::{Inbox, Link};
 
 /// The largest buffer there is, in bytes.
 const BUFFER_MAX: usize = 1 << 30;
