@@ -1,0 +1,124 @@
+//! What can go wrong with a server, told to its operator: what happened, to whom, what to do.
+
+use std::fmt;
+use std::io;
+
+use hioload_core::region::MemoryError;
+
+use super::listen::ListenError;
+
+/// Why a server did not start, or ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A listen address can't be read.
+    Address {
+        /// What was given.
+        given: String,
+    },
+    /// An address can't be listened on.
+    Listen(ListenError),
+    /// A setting is out of its range.
+    Setting {
+        /// Its name, as on the command line.
+        name: &'static str,
+        /// What is wrong with it, and what is allowed.
+        problem: String,
+    },
+    /// The backend that was asked for isn't built in.
+    Backend {
+        /// What was asked for.
+        asked: String,
+    },
+    /// There is no memory for the buffers.
+    Memory(MemoryError),
+    /// A worker's thread can't be started.
+    Spawn {
+        /// Index of the worker.
+        worker: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A worker's backend can't be made.
+    Start {
+        /// Index of the worker.
+        worker: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A worker's backend can't go on.
+    Worker {
+        /// Index of the worker.
+        worker: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A worker panicked outside of what the handler's panics are caught around.
+    Panic {
+        /// Index of the worker.
+        worker: usize,
+        /// What the panic said.
+        message: String,
+    },
+    /// The signals can't be taken.
+    Signals(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Address { given } => write!(
+                f,
+                "cannot listen on `{given}`: it is not an IP address and a port; write it like \
+                 0.0.0.0:9001 or [::]:9001"
+            ),
+            Error::Listen(error) => error.fmt(f),
+            Error::Setting { name, problem } => write!(f, "{name}: {problem}"),
+            Error::Backend { asked } => write!(
+                f,
+                "there is no backend `{asked}` in this build; built in: {}",
+                super::backend::built_in()
+            ),
+            Error::Memory(error) => error.fmt(f),
+            Error::Spawn { worker, source } => write!(
+                f,
+                "the thread of worker {worker} could not be started: {source}; use fewer workers, \
+                 or raise the limit of threads (ulimit -u, the container's pids limit)"
+            ),
+            Error::Start { worker, source } => write!(
+                f,
+                "worker {worker} could not make its backend: {source}; if descriptors ran out, \
+                 raise their limit (ulimit -n)"
+            ),
+            Error::Worker { worker, source } => write!(
+                f,
+                "worker {worker} could not go on: {source}; the other workers were stopped"
+            ),
+            Error::Panic { worker, message } => write!(
+                f,
+                "worker {worker} panicked: {message}; the other workers were stopped. This is a \
+                 bug: please report it with RUST_BACKTRACE=1"
+            ),
+            Error::Signals(source) => {
+                write!(f, "SIGINT and SIGTERM could not be taken for the drain: {source}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Listen(error) => Some(error),
+            Error::Memory(error) => Some(error),
+            Error::Spawn { source, .. }
+            | Error::Start { source, .. }
+            | Error::Worker { source, .. }
+            | Error::Signals(source) => Some(source),
+            Error::Address { .. }
+            | Error::Setting { .. }
+            | Error::Backend { .. }
+            | Error::Panic { .. } => None,
+        }
+    }
+}

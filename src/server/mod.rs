@@ -1,0 +1,366 @@
+//! A server: what the operator or the program sets ([`Builder`]), checked and brought up on worker
+//! threads, and the handle on what runs ([`Running`]).
+
+mod backend;
+mod error;
+mod host;
+mod listen;
+mod monitor;
+mod report;
+mod running;
+mod signals;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hioload_core::clock::MonotonicClock;
+use hioload_core::pool::{NodePool, PoolConfig, default_budget};
+use hioload_pipeline::admission::Admission;
+use hioload_pipeline::{Handler, MAX_BATCH, Overflow, Settings, inbox};
+use hioload_ws_proto::Limits;
+
+pub use backend::BackendChoice;
+pub use error::Error;
+pub use hioload_sockets::SocketSnapshot;
+pub use monitor::{Monitor, PoolUse};
+pub use report::Report;
+pub use running::Running;
+pub use worker::WorkerContext;
+
+use worker::{Plan, Seat};
+
+/// Connections that may wait to be accepted, for each listening socket.
+const BACKLOG: u32 = 4_096;
+/// Workers a server may have.
+const MAX_WORKERS: usize = 1_024;
+/// A message is assembled in one buffer, of which the largest has 1 GiB.
+const MAX_MESSAGE_BYTES: u64 = (1 << 30) - 64;
+/// Descriptors that the process needs besides connections and listeners: logs, wake-ups, epolls.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// A WebSocket server; see [`Server::builder`].
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// A server with the defaults: port 9001 on all addresses, a worker a core.
+    pub fn builder() -> Builder {
+        Builder {
+            listen: Vec::new(),
+            workers: 0,
+            backend: BackendChoice::Auto,
+            settings: Settings::default(),
+            max_connections: 0,
+            max_per_address: 0,
+            memory_budget: None,
+            handle_signals: false,
+        }
+    }
+}
+
+/// What a server is to be. Nothing is checked, opened or started before [`Builder::start`] and its
+/// like.
+#[derive(Clone, Debug)]
+#[must_use = "a server starts with `serve` or `start`"]
+pub struct Builder {
+    listen: Vec<String>,
+    workers: usize,
+    backend: BackendChoice,
+    settings: Settings,
+    max_connections: usize,
+    max_per_address: usize,
+    memory_budget: Option<u64>,
+    handle_signals: bool,
+}
+
+impl Builder {
+    /// Listens on an IP address and port, besides those already given. Port 0 lets the system
+    /// choose one: [`Running::addresses`] says which. Without any: 0.0.0.0:9001, and [::]:9001
+    /// where the host has IPv6.
+    pub fn listen(mut self, address: impl ToString) -> Self {
+        self.listen.push(address.to_string());
+        self
+    }
+
+    /// Worker threads; 0: one for each core that this process may use.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Which backend moves the bytes.
+    pub fn backend(mut self, backend: BackendChoice) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// All limits, deadlines and policies of the workers at once.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The most messages that a batch hands to the handler, 1 to [`MAX_BATCH`].
+    pub fn batch(mut self, messages: usize) -> Self {
+        self.settings.batch = messages;
+        self
+    }
+
+    /// Slots of each worker's ring for what comes from other threads.
+    pub fn ring(mut self, slots: usize) -> Self {
+        self.settings.ring = slots;
+        self
+    }
+
+    /// Connections that all workers together take, 503 beyond; 0: as many as memory allows.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections;
+        self
+    }
+
+    /// Connections from one IP address, 503 beyond; 0: no such limit.
+    pub fn max_per_address(mut self, connections: usize) -> Self {
+        self.max_per_address = connections;
+        self
+    }
+
+    /// The largest frame and message that a peer may send, in payload bytes; close 1009 beyond.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.settings.limits = limits;
+        self
+    }
+
+    /// Unsent bytes of a session before [`Builder::overflow`] applies.
+    pub fn max_unsent_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_unsent_bytes = bytes;
+        self
+    }
+
+    /// What happens to a message for a session whose unsent output is at its limit.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.settings.overflow = overflow;
+        self
+    }
+
+    /// Time for the opening handshake.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.handshake_timeout = timeout;
+        self
+    }
+
+    /// Idle time before a ping is sent; zero: never.
+    pub fn ping_after(mut self, idle: Duration) -> Self {
+        self.settings.ping_after = idle;
+        self
+    }
+
+    /// Idle time before a session is closed with 1001; zero: never.
+    pub fn dead_after(mut self, idle: Duration) -> Self {
+        self.settings.dead_after = idle;
+        self
+    }
+
+    /// How long a drain spreads its 1001s, and when it stops waiting and drops what is left.
+    pub fn drain(mut self, spread: Duration, limit: Duration) -> Self {
+        self.settings.drain_spread = spread;
+        self.settings.drain_limit = limit;
+        self
+    }
+
+    /// The most memory for buffers, in bytes, at least 2 MiB; a quarter of the machine's unless
+    /// set.
+    pub fn memory_budget(mut self, bytes: u64) -> Self {
+        self.memory_budget = Some(bytes);
+        self
+    }
+
+    /// How long a worker polls without blocking before it sleeps; zero: it sleeps at once.
+    pub fn spin(mut self, spin: Duration) -> Self {
+        self.settings.spin = spin;
+        self
+    }
+
+    /// Takes SIGINT and SIGTERM for this server: the first one drains it, the second one stops it,
+    /// the third one ends the process. Off unless set: a program's signals are its own.
+    pub fn handle_signals(mut self, handle: bool) -> Self {
+        self.handle_signals = handle;
+        self
+    }
+
+    /// Checks all that can be checked without opening anything.
+    ///
+    /// # Errors
+    /// [`Error::Address`], [`Error::Setting`], [`Error::Backend`].
+    pub fn check(&self) -> Result<(), Error> {
+        listen::parse(&self.listen)?;
+        self.backend.choose()?;
+        let Settings { batch, ring, limits, ping_after, dead_after, .. } = &self.settings;
+        let setting = |name, problem: String| Err(Error::Setting { name, problem });
+        if !(1..=MAX_BATCH).contains(batch) {
+            return setting(
+                "batch",
+                format!("{batch} messages a call; allowed is 1 to {MAX_BATCH}"),
+            );
+        }
+        if !(16..=1 << 20).contains(ring) {
+            return setting("ring", format!("{ring} slots; allowed is 16 to {}", 1 << 20));
+        }
+        if self.workers > MAX_WORKERS {
+            let problem = format!("{}; allowed is 0 (one a core) to {MAX_WORKERS}", self.workers);
+            return setting("workers", problem);
+        }
+        for (name, bytes) in [("max-frame", limits.max_frame), ("max-message", limits.max_message)]
+        {
+            if !(1..=MAX_MESSAGE_BYTES).contains(&bytes) {
+                return setting(
+                    name,
+                    format!("{bytes} bytes; allowed is 1 to {MAX_MESSAGE_BYTES}"),
+                );
+            }
+        }
+        if self.settings.max_unsent_bytes < 1024 {
+            let problem = format!("{} bytes; at least 1 KiB", self.settings.max_unsent_bytes);
+            return setting("max-unsent", problem);
+        }
+        if self.settings.handshake_timeout.is_zero() {
+            return setting("handshake-timeout", "0: a client needs some time".into());
+        }
+        if !dead_after.is_zero() && !ping_after.is_zero() && dead_after <= ping_after {
+            let problem = format!(
+                "{dead_after:?} is not longer than ping-after ({ping_after:?}): no client could \
+                 answer the ping in time; set both, or one of them to 0 to turn it off"
+            );
+            return setting("dead-after", problem);
+        }
+        Ok(())
+    }
+
+    /// Serves with a clone of `handler` on each worker, until the server was drained or stopped.
+    /// Says through `tracing` how it started.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn serve<H: Handler + Clone + Send + 'static>(self, handler: H) -> Result<(), Error> {
+        self.start(handler)?.log_and_join()
+    }
+
+    /// Like [`Builder::serve`], with the handler that `make` makes on the thread of each worker.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn serve_with<H, F>(self, make: F) -> Result<(), Error>
+    where
+        H: Handler + 'static,
+        F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
+    {
+        self.start_with(make)?.log_and_join()
+    }
+
+    /// Starts with a clone of `handler` on each worker, and returns once all of them accept.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn start<H: Handler + Clone + Send + 'static>(self, handler: H) -> Result<Running, Error> {
+        self.launch(|| {
+            let handler = handler.clone();
+            Box::new(move |_: &WorkerContext| handler)
+        })
+    }
+
+    /// Like [`Builder::start`], with the handler that `make` makes on the thread of each worker.
+    ///
+    /// # Errors
+    /// Any [`Error`].
+    pub fn start_with<H, F>(self, make: F) -> Result<Running, Error>
+    where
+        H: Handler + 'static,
+        F: Fn(&WorkerContext) -> H + Send + Sync + 'static,
+    {
+        let make = Arc::new(make);
+        self.launch(|| {
+            let make = Arc::clone(&make);
+            Box::new(move |worker: &WorkerContext| make(worker))
+        })
+    }
+
+    fn launch<H: Handler + 'static>(
+        self,
+        mut maker: impl FnMut() -> worker::Make<H>,
+    ) -> Result<Running, Error> {
+        self.check()?;
+        let chosen = self.backend.choose()?;
+        let mut warnings = Vec::new();
+        let descriptors = host::raise_descriptors();
+        self.compare_descriptors(descriptors, &mut warnings);
+
+        let cores = host::Cores::of_this_process();
+        let workers = if self.workers == 0 { cores.usable.min(MAX_WORKERS) } else { self.workers };
+        let assigned = cores.assign(workers);
+
+        let listeners = listen::bind(&self.listen, workers, BACKLOG, &mut warnings)?;
+        let addresses = listeners.local_addrs().to_vec();
+        let budget_bytes = self.memory_budget.unwrap_or_else(|| default_budget(None));
+        let pool = NodePool::new(PoolConfig { node: None, budget_bytes, huge: true })
+            .map_err(Error::Memory)?;
+        let (remote, inboxes) = inbox::inboxes(workers, self.settings.ring);
+        let admission = Admission::new(self.max_connections, self.max_per_address);
+        let monitor = Monitor::new(workers, pool.clone(), admission.clone());
+
+        let plan = Plan {
+            settings: self.settings.clone(),
+            pool: pool.clone(),
+            admission,
+            clock: MonotonicClock::new(),
+            remote: remote.clone(),
+        };
+        let seats = inboxes.into_iter().zip(listeners.into_workers()).enumerate().map(
+            |(index, (inbox, listeners))| Seat {
+                index,
+                workers,
+                cpu: assigned.as_ref().ok().and_then(|cpus| cpus.get(index).copied()),
+                inbox,
+                listeners,
+                counters: monitor.worker(index),
+                sockets: monitor.socket(index),
+            },
+        );
+        let mut team = worker::Team::start(&plan, seats, &mut maker)?;
+        let pinned = team.pinned(&mut warnings);
+        let signals = match self.handle_signals {
+            true => Some(signals::Watch::start(remote.clone())?),
+            false => None,
+        };
+        let report = Report {
+            addresses,
+            backend: chosen.name,
+            backend_why: chosen.why,
+            pinned,
+            unpinned_why: assigned.err(),
+            memory_kind: pool.kind(),
+            memory_budget_bytes: budget_bytes,
+            memory_is_default: self.memory_budget.is_none(),
+            settings: self.settings,
+            max_connections: self.max_connections,
+            max_per_address: self.max_per_address,
+            descriptors,
+            warnings,
+        };
+        Ok(Running::new(team, remote, monitor, report, signals))
+    }
+
+    fn compare_descriptors(&self, descriptors: Option<u64>, warnings: &mut Vec<String>) {
+        let wanted = self.max_connections as u64 + SPARE_DESCRIPTORS;
+        if let Some(limit) = descriptors
+            && self.max_connections > 0
+            && wanted > limit
+        {
+            warnings.push(format!(
+                "max-connections is {}, but this process may have only {limit} descriptors; the \
+                 rest will wait to be accepted. Raise the hard limit to {wanted} (ulimit -Hn, \
+                 LimitNOFILE of systemd)",
+                self.max_connections
+            ));
+        }
+    }
+}

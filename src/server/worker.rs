@@ -1,0 +1,226 @@
+//! The worker threads: each is pinned to its core, makes what must be made there (its share of
+//! the pool, its backend, its handler), says that it is ready, and runs to its end. One that fails
+//! takes the others with it.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+
+use hioload_core::clock::{Clock, MonotonicClock};
+use hioload_core::pool::NodePool;
+use hioload_pipeline::admission::Admission;
+use hioload_pipeline::counters::WorkerCounters;
+use hioload_pipeline::inbox::Inbox;
+use hioload_pipeline::middleware::Recover;
+use hioload_pipeline::{Handler, Parts, Remote, Settings, Worker};
+use hioload_sockets::SocketCounters;
+use hioload_sockets::epoll::{Epoll, EpollConfig, Listener};
+
+use super::error::Error;
+use super::host;
+
+/// What a handler may know of the worker that it is made for.
+#[derive(Clone)]
+pub struct WorkerContext {
+    index: usize,
+    workers: usize,
+    cpu: Option<usize>,
+    remote: Remote,
+}
+
+impl WorkerContext {
+    /// Index of the worker, from 0.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The core that the worker is pinned to; `None`: it isn't.
+    #[must_use]
+    pub fn cpu(&self) -> Option<usize> {
+        self.cpu
+    }
+
+    /// Reaches all sessions from any thread.
+    #[must_use]
+    pub fn remote(&self) -> &Remote {
+        &self.remote
+    }
+}
+
+/// Makes a worker's handler on its thread.
+pub(crate) type Make<H> = Box<dyn FnOnce(&WorkerContext) -> H + Send>;
+
+/// What all workers have in common.
+pub(crate) struct Plan {
+    pub(crate) settings: Settings,
+    pub(crate) pool: NodePool,
+    pub(crate) admission: Admission,
+    pub(crate) clock: MonotonicClock,
+    pub(crate) remote: Remote,
+}
+
+/// What one worker has for itself.
+pub(crate) struct Seat {
+    pub(crate) index: usize,
+    pub(crate) workers: usize,
+    pub(crate) cpu: Option<usize>,
+    pub(crate) inbox: Inbox,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) counters: Arc<WorkerCounters>,
+    pub(crate) sockets: Arc<SocketCounters>,
+}
+
+/// The core that a worker was pinned to, or why it wasn't.
+type Pinned = Option<Result<usize, (usize, std::io::Error)>>;
+
+/// The worker threads.
+pub(crate) struct Team {
+    threads: Vec<JoinHandle<Result<(), Error>>>,
+    pinned: Vec<Pinned>,
+}
+
+impl Team {
+    /// Starts a thread for each seat and waits until all of them are ready. If one can't be, the
+    /// others are stopped again.
+    pub(crate) fn start<H: Handler + 'static>(
+        plan: &Plan,
+        seats: impl Iterator<Item = Seat>,
+        maker: &mut impl FnMut() -> Make<H>,
+    ) -> Result<Team, Error> {
+        let mut team = Team { threads: Vec::new(), pinned: Vec::new() };
+        let (ready, all_ready) = channel();
+        for seat in seats {
+            let index = seat.index;
+            let spawned = spawn(plan, seat, maker(), ready.clone());
+            match spawned {
+                Ok(thread) => team.threads.push(thread),
+                Err(source) => {
+                    plan.remote.stop();
+                    // What they say matters less than why the next one couldn't begin.
+                    let _ = team.join();
+                    return Err(Error::Spawn { worker: index, source });
+                }
+            }
+        }
+        drop(ready);
+        match team.await_ready(&all_ready) {
+            true => Ok(team),
+            false => {
+                plan.remote.stop();
+                match team.join() {
+                    Err(error) => Err(error),
+                    // A worker that ends before it was ready has an error to say why.
+                    Ok(()) => unreachable!("a worker ended before it began"),
+                }
+            }
+        }
+    }
+
+    /// False when a worker ended without being ready.
+    fn await_ready(&mut self, ready: &Receiver<(usize, Pinned)>) -> bool {
+        let mut told: Vec<_> = ready.iter().collect();
+        told.sort_by_key(|(index, _)| *index);
+        self.pinned = told.into_iter().map(|(_, pinned)| pinned).collect();
+        self.pinned.len() == self.threads.len()
+    }
+
+    /// The core of each worker; a core that refused is a warning.
+    pub(crate) fn pinned(&mut self, warnings: &mut Vec<String>) -> Vec<Option<usize>> {
+        let mut cpus = Vec::with_capacity(self.pinned.len());
+        for (worker, pinned) in self.pinned.drain(..).enumerate() {
+            match pinned {
+                Some(Ok(cpu)) => cpus.push(Some(cpu)),
+                None => cpus.push(None),
+                Some(Err((cpu, error))) => {
+                    warnings.push(format!(
+                        "worker {worker} could not be pinned to core {cpu}: {error}; it runs where \
+                         the scheduler puts it"
+                    ));
+                    cpus.push(None);
+                }
+            }
+        }
+        cpus
+    }
+
+    /// Waits for all threads and gives the first error.
+    pub(crate) fn join(&mut self) -> Result<(), Error> {
+        let mut result = Ok(());
+        for (worker, thread) in self.threads.drain(..).enumerate() {
+            let ended = thread.join().unwrap_or_else(|panic| {
+                Err(Error::Panic { worker, message: panic_message(&*panic) })
+            });
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+fn spawn<H: Handler + 'static>(
+    plan: &Plan,
+    seat: Seat,
+    make: Make<H>,
+    ready: Sender<(usize, Pinned)>,
+) -> std::io::Result<JoinHandle<Result<(), Error>>> {
+    let Plan { settings, pool, admission, clock, remote } = plan;
+    let (settings, pool, admission) = (settings.clone(), pool.clone(), admission.clone());
+    let (clock, remote) = (clock.clone(), remote.clone());
+    thread::Builder::new().name(format!("worker-{}", seat.index)).spawn(move || {
+        // First made, last dropped: by then this worker's own inbox is closed, so that stopping
+        // the others can't wait for it.
+        let guard = StopOthers { remote: remote.clone(), armed: true };
+        let Seat { index, workers, cpu, inbox, listeners, counters, sockets } = seat;
+        let pinned = cpu.map(|cpu| host::pin(cpu).map(|()| cpu).map_err(|error| (cpu, error)));
+        let cpu = pinned.as_ref().and_then(|pinned| pinned.as_ref().ok().copied());
+        let pool = pool.share();
+        let config = EpollConfig::new(listeners, pool.clone(), sockets);
+        let backend =
+            Epoll::new(config).map_err(|source| Error::Start { worker: index, source })?;
+        let handler = Recover::new(make(&WorkerContext { index, workers, cpu, remote }));
+        let parts = Parts { settings, pool, inbox, counters, admission };
+        let mut worker = Worker::new(backend, handler, parts, clock.now());
+        // Who waits for this may have given up on another worker already.
+        let _ = ready.send((index, pinned));
+        drop(ready);
+        worker.run(&clock).map_err(|source| Error::Worker { worker: index, source })?;
+        guard.disarm();
+        Ok(())
+    })
+}
+
+/// Stops all workers unless disarmed: a worker that ends by an error or a panic leaves sessions
+/// without an owner and listeners that nobody accepts from.
+struct StopOthers {
+    remote: Remote,
+    armed: bool,
+}
+
+impl StopOthers {
+    fn disarm(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for StopOthers {
+    fn drop(&mut self) {
+        if self.armed {
+            self.remote.stop();
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).into(),
+        (_, Some(text)) => text.clone(),
+        _ => "without a message".into(),
+    }
+}
