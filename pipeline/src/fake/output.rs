@@ -112,8 +112,7 @@ impl Output {
     /// pieces from where it lies, so it is taken when nothing else waits.
     pub(super) fn has_room(&self, len: usize, whole: bool) -> bool {
         if !self.ring.slab.is_empty() {
-            return len <= self.ring.room() && self.pieces.is_empty()
-                || whole && self.unsent == 0;
+            return len <= self.ring.room() && self.pieces.is_empty() || whole && self.unsent == 0;
         }
         !self.blocked && (self.unsent == 0 || self.unsent + len <= TURN_LIMIT_BYTES)
     }
@@ -188,7 +187,8 @@ impl Output {
 
     /// Room again for what was refused.
     pub(super) fn is_writable(&self) -> bool {
-        self.refused.is_some_and(|len| self.unsent == 0 && !self.blocked || self.has_room(len, false))
+        self.refused
+            .is_some_and(|len| self.unsent == 0 && !self.blocked || self.has_room(len, false))
     }
 }
 
