@@ -1,0 +1,159 @@
+//! The two halves of a turn: windows in, output out. Receiving is a system call a connection;
+//! sending is none, the flush does it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use hioload_core::pool::{Pool, RECEIVE_UNIT};
+use hioload_core::slab::Slab;
+use hioload_pipeline::backend::{ConnId, Out, RxHalf, TxHalf, Window};
+
+use super::arena::{Joiner, Lender};
+use super::backlog::Backlog;
+use super::conn::{
+    CLOSING, CONNECTING, Conn, EOF, NONE, OWED_EOF, OWED_READABLE, REFUSED, Table, gone_by,
+};
+use super::pending::{Pending, Piece};
+use super::sys;
+use crate::counters::SocketCounters;
+
+/// With less than this left of the arena a connection waits a turn rather than receive in crumbs.
+pub(super) const RECEIVE_MIN: usize = 16 * 1024;
+/// The most output that a connection may gather in a turn; one output is always taken.
+pub(super) const PENDING_MAX_BYTES: usize = 256 * 1024;
+
+/// The receive half.
+pub struct EpollRx<'t> {
+    pub(super) table: &'t Table,
+    pub(super) lender: Lender<'t>,
+    pub(super) turn: u32,
+    pub(super) counters: &'t SocketCounters,
+}
+
+impl<'t> RxHalf<'t> for EpollRx<'t> {
+    fn take(&mut self, id: ConnId) -> Option<Window<'t>> {
+        let conn = self.table.live(id)?;
+        // One call a connection a turn: what is left makes it readable again.
+        if conn.taken.get() == self.turn || conn.is(EOF | CLOSING | CONNECTING) {
+            return None;
+        }
+        if self.lender.left() < RECEIVE_MIN {
+            // First in the next turn, before what epoll reports: nobody starves.
+            if !conn.is(OWED_READABLE) {
+                self.counters.arena_full_total.inc();
+                self.table.owe(id, conn, OWED_READABLE);
+            }
+            return None;
+        }
+        conn.taken.set(self.turn);
+        self.counters.recv_calls_total.inc();
+        match sys::recv(conn.fd(), self.lender.rest(RECEIVE_UNIT)) {
+            Ok(0) => {
+                conn.set(EOF);
+                self.table.owe(id, conn, OWED_EOF);
+                self.table.rewatch(id, conn);
+                None
+            }
+            Ok(count) => {
+                self.counters.recv_bytes_total.add(count as u64);
+                Some(self.lender.lend(count))
+            }
+            Err(error) => {
+                if !is_temporary(&error) {
+                    self.table.end(id, conn, gone_by(&error));
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Trying again later is all that the error asks for.
+pub(super) fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// The transmit half.
+pub struct EpollTx<'t> {
+    pub(super) table: &'t Table,
+    pub(super) joiner: Joiner<'t>,
+    pub(super) pending: &'t mut Pending,
+    pub(super) backlogs: &'t Slab<Backlog>,
+    pub(super) pool: &'t Pool,
+    pub(super) counters: &'t SocketCounters,
+}
+
+impl EpollTx<'_> {
+    /// Whether `len` more bytes are taken now.
+    fn has_room(conn: &Conn, len: usize) -> bool {
+        let pending = conn.pending_bytes.get() as usize;
+        conn.backlog.get() == NONE
+            && (pending == 0 || pending.saturating_add(len) <= PENDING_MAX_BYTES)
+    }
+
+    /// Remembers that `Writable` must follow.
+    fn refuse<'t>(&mut self, id: ConnId, conn: &Conn, out: Out<'t>) -> Result<(), Out<'t>> {
+        self.counters.refused_outputs_total.inc();
+        if conn.all_sent() && !conn.is(REFUSED) {
+            self.pending.mark(id);
+        }
+        conn.set(REFUSED);
+        Err(out)
+    }
+}
+
+impl<'t> TxHalf<'t> for EpollTx<'t> {
+    fn send(&mut self, id: ConnId, out: Out<'t>) -> Result<(), Out<'t>> {
+        let len = out.len();
+        let Some(conn) = self.table.live(id).filter(|conn| len > 0 && !conn.is(CLOSING)) else {
+            return Ok(());
+        };
+        if !Self::has_room(conn, len) {
+            return self.refuse(id, conn, out);
+        }
+        match out {
+            Out::Window(window) => match self.joiner.take(window) {
+                Ok(given) => {
+                    if self.pending.push_given(id, conn, given, &mut self.joiner) {
+                        self.counters.joined_outputs_total.inc();
+                    }
+                }
+                Err(foreign) => {
+                    let Some(mut buf) = self.pool.alloc(len) else {
+                        return self.refuse(id, conn, Out::Window(foreign));
+                    };
+                    buf.append(foreign.bytes());
+                    self.pending.push(id, conn, Piece::Owned(buf), len);
+                }
+            },
+            Out::Owned(buf) => self.pending.push(id, conn, Piece::Owned(buf), len),
+            Out::Shared(frame) => self.pending.push(id, conn, Piece::Shared(frame), len),
+        }
+        Ok(())
+    }
+
+    fn build(&mut self, id: ConnId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> bool {
+        let Some(conn) = self.table.live(id).filter(|conn| !conn.is(CLOSING)) else {
+            return false;
+        };
+        if len == 0 || !Self::has_room(conn, len) {
+            return false;
+        }
+        match self.pending.build(id, conn, len, fill) {
+            None => return false,
+            Some(true) => self.counters.joined_outputs_total.inc(),
+            Some(false) => {}
+        }
+        true
+    }
+
+    fn unsent(&self, id: ConnId) -> usize {
+        let Some(conn) = self.table.live(id) else { return 0 };
+        let backlog = self.backlogs.get_slot(conn.backlog.get()).map_or(0, Backlog::bytes);
+        backlog + conn.pending_bytes.get() as usize
+    }
+
+    fn peer(&self, id: ConnId) -> Option<SocketAddr> {
+        sys::peer_addr(self.table.live(id)?.fd()).ok()
+    }
+}
