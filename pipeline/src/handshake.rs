@@ -199,6 +199,8 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         self.hub.resume(key);
         if let Some(mut kept) = buf {
             self.kept_frames(key, kept.data_mut());
+            // Nobody else hands on what comes outside of the transport's events.
+            self.dispatch();
         }
     }
 }
