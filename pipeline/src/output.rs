@@ -384,6 +384,8 @@ impl<S> Hub<S> {
     pub(crate) fn announce_end(&mut self, key: Key, ending: Ending) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         if mem::replace(&mut session.announced, false) {
+            // From here on nothing can be sent to it, by `on_close` neither.
+            session.phase = Phase::Leaving;
             self.owed.push(Owed::Ended(key, ending));
         }
     }
