@@ -10,6 +10,8 @@ mod batch;
 mod context;
 pub mod counters;
 mod drain;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod handler;
 mod handshake;
 mod hub;
@@ -21,6 +23,8 @@ mod output;
 mod queue;
 mod session;
 mod settings;
+#[cfg(any(test, feature = "fake"))]
+pub mod suite;
 mod turn;
 mod window;
 mod worker;
