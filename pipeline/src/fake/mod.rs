@@ -140,6 +140,11 @@ impl Fake {
         self.net.connect()
     }
 
+    /// Nothing is at hand: the next `poll` finds no event unless a peer does something first.
+    pub fn is_idle(&self) -> bool {
+        self.is_quiet(&self.net.shared.lock())
+    }
+
     /// What the last `poll` was told about waiting.
     pub fn last_wait(&self) -> Wait {
         self.last_wait

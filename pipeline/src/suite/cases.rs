@@ -93,7 +93,7 @@ pub fn answers_a_handshake_with_frames_behind_it<L: Lab>() {
     let hello = [wire::request("/", ""), wire::frame(TEXT, b"early"), wire::frame(PING, b"p")];
     client.send(&hello.concat());
     assert_eq!(client.head().as_deref().and_then(wire::status), Some(101));
-    let mut got = [client.next(), client.next()].map(|f| f.expect("a frame").payload);
+    let mut got = [client.recv(), client.recv()].map(|f| f.expect("a frame").payload);
     got.sort();
     assert_eq!(got, [b"early".to_vec(), b"p".to_vec()]);
     client.leave();
@@ -184,7 +184,7 @@ pub fn broadcasts_to_all_but_the_sender_on_two_workers<L: Lab>() {
     // Nobody has anything besides: the next that each gets is the answer to its close.
     for client in &mut clients {
         client.send(&wire::close(1000, ""));
-        assert_eq!(client.next().and_then(|f| f.close().map(|c| c.0)), Some(1000));
+        assert_eq!(client.recv().and_then(|f| f.close().map(|c| c.0)), Some(1000));
     }
     drop(clients);
     server.finish();
@@ -269,7 +269,7 @@ pub fn a_half_close_without_close_frame_ends_the_session<L: Lab>() {
     let mut stream = client.another();
     stream.finish();
     client.expect(TEXT, b"last words");
-    assert_eq!(client.next(), None, "the server ends it, too");
+    assert_eq!(client.recv(), None, "the server ends it, too");
     drop(client);
     drop(stream);
     server.until_clean();

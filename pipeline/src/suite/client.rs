@@ -89,7 +89,7 @@ impl Client {
     }
 
     /// The next frame; `None` when the connection ended.
-    pub fn next(&mut self) -> Option<Frame> {
+    pub fn recv(&mut self) -> Option<Frame> {
         loop {
             if let Some((frame, len)) = wire::parse(&self.seen[self.used..]) {
                 self.used += len;
@@ -106,7 +106,7 @@ impl Client {
     /// # Panics
     /// When it isn't.
     pub fn expect(&mut self, first: u8, payload: &[u8]) {
-        let Some(got) = self.next() else { panic!("the connection ended early") };
+        let Some(got) = self.recv() else { panic!("the connection ended early") };
         assert_eq!((got.first, got.payload.len()), (first, payload.len()));
         // Not assert_eq: a megabyte in a message helps nobody.
         assert!(got.payload == payload, "the payload differs");
@@ -117,12 +117,12 @@ impl Client {
     /// # Panics
     /// When that isn't what comes.
     pub fn expect_close(&mut self, code: u16) {
-        while let Some(frame) = self.next() {
+        while let Some(frame) = self.recv() {
             if let Some((got, reason)) = frame.close() {
                 assert_eq!(got, code, "{reason}");
                 // Whoever the server tells to go answers (RFC 6455 §5.5.1), if it still can.
                 let _ = self.try_send(&wire::close(code, ""));
-                assert_eq!(self.next(), None, "nothing follows a close frame");
+                assert_eq!(self.recv(), None, "nothing follows a close frame");
                 return;
             }
         }
