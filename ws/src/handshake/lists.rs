@@ -2,7 +2,7 @@
 //! parameters. Values are checked once, in [`parse_request`](super::parse_request); the iterators
 //! walk them without copies and cannot fail.
 
-use super::request::Values;
+use super::headers::Values;
 
 /// RFC 9110 §5.6.2: the characters of a token.
 pub(crate) const fn is_token_byte(byte: u8) -> bool {

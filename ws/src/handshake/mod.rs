@@ -5,6 +5,7 @@
 //! correct WebSocket handshake, or into a [`Refusal`], which writes itself as an HTTP response.
 //! The answer is a [`ResponseHead`]. Bytes behind the head are the first frames: not read here.
 
+mod headers;
 mod lists;
 mod refusal;
 mod request;
@@ -12,9 +13,10 @@ mod response;
 mod scan;
 mod status;
 
+pub use headers::{HeaderSlots, MAX_HEADERS};
 pub use lists::{ExtensionOffer, Extensions, Params, Subprotocols};
 pub use refusal::Refusal;
-pub use request::{HeaderSlots, MAX_HEADERS, Request, parse_request};
+pub use request::{Request, parse_request};
 pub use response::{HeaderError, ResponseHead};
 pub use scan::Scanner;
 pub use status::Status;

@@ -1,56 +1,12 @@
 //! The client's opening request, checked against RFC 6455 §4.2.1 and HTTP's own rules.
 
-use super::lists::{self, ExtensionOffer, Extensions, Subprotocols, is_token};
+use super::headers::{HeaderSlots, Headers, MAX_HEADERS};
+use super::lists::{ExtensionOffer, Extensions, Subprotocols, is_token};
 use super::refusal::Refusal;
 use super::status::Status;
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
-
-/// Header lines that a request may have; more are refused with 431.
-pub const MAX_HEADERS: usize = 64;
-
-/// Where the header lines of a request lie in its head: room for [`parse_request`] to note it.
-#[derive(Debug, Clone)]
-pub struct HeaderSlots([Slot; MAX_HEADERS]);
-
-impl HeaderSlots {
-    /// Empty slots, to be used for one request after another.
-    pub const fn new() -> Self {
-        Self([Slot { name: Span { at: 0, len: 0 }, value: Span { at: 0, len: 0 } }; MAX_HEADERS])
-    }
-}
-
-impl Default for HeaderSlots {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    name: Span,
-    value: Span,
-}
-
-/// A piece of the head. Spans, not slices, so that the slots carry no lifetime.
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    at: u32,
-    len: u32,
-}
-
-impl Span {
-    /// `part` is a slice of `head`.
-    fn of(part: &[u8], head: &[u8]) -> Self {
-        let at = part.as_ptr().addr().wrapping_sub(head.as_ptr().addr());
-        Self { at: at as u32, len: part.len() as u32 }
-    }
-
-    fn in_head(self, head: &[u8]) -> &[u8] {
-        head.get(self.at as usize..).and_then(|s| s.get(..self.len as usize)).unwrap_or_default()
-    }
-}
 
 /// A correct opening handshake. Everything is a view of the head that it was parsed from.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +42,7 @@ impl<'b> Request<'b> {
 
     /// The first header of this name, in any case, without the white space around its value.
     pub fn header(&self, name: &str) -> Option<&'b [u8]> {
-        self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.headers.first(name)
     }
 
     /// All header lines in their order.
@@ -121,71 +77,14 @@ impl<'b> Request<'b> {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Headers<'b> {
-    head: &'b [u8],
-    slots: &'b [Slot],
-}
-
-impl<'b> Headers<'b> {
-    fn lines(self) -> impl Iterator<Item = (&'b str, &'b [u8])> + Clone + use<'b> {
-        self.slots.iter().map(move |slot| {
-            // Names are tokens: httparse accepts nothing else.
-            let name = str::from_utf8(slot.name.in_head(self.head)).unwrap_or_default();
-            (name, slot.value.in_head(self.head))
-        })
-    }
-
-    fn values(self, name: &'static str) -> Values<'b> {
-        Values { headers: self, name }
-    }
-
-    fn contains_token(self, name: &'static str, token: &str) -> bool {
-        lists::elements(self.values(name)).any(|element| element.eq_ignore_ascii_case(token))
-    }
-}
-
-/// The values of all lines of one name.
-#[derive(Debug, Clone)]
-pub(crate) struct Values<'b> {
-    headers: Headers<'b>,
-    name: &'static str,
-}
-
-impl<'b> Values<'b> {
-    /// The next value, of any bytes.
-    fn next_bytes(&mut self) -> Option<&'b [u8]> {
-        while let Some((slot, rest)) = self.headers.slots.split_first() {
-            self.headers.slots = rest;
-            let head = self.headers.head;
-            if slot.name.in_head(head).eq_ignore_ascii_case(self.name.as_bytes()) {
-                return Some(slot.value.in_head(head));
-            }
-        }
-        None
-    }
-
-    /// The next value as text; one that is not UTF-8 reads as empty, which no check passes.
-    pub(crate) fn next_text(&mut self) -> Option<&'b str> {
-        self.next_bytes().map(|value| str::from_utf8(value).unwrap_or_default())
-    }
-
-    pub(crate) fn text(mut self) -> impl Iterator<Item = &'b str> + Clone {
-        std::iter::from_fn(move || self.next_text())
-    }
-
-    /// The value of a header that must come exactly once and not be empty.
-    fn single(mut self) -> Result<&'b str, Refusal> {
-        let name = self.name;
-        match (self.next_text(), self.next_bytes()) {
-            (Some(value), None) if !value.is_empty() => Ok(value),
-            _ => Err(bad_request(format!("exactly one {name} header is needed"))),
-        }
-    }
-}
-
 fn bad_request(reason: impl Into<std::borrow::Cow<'static, str>>) -> Refusal {
     Refusal::new(Status::BAD_REQUEST, reason)
+}
+
+/// The value of a header that must come exactly once and not be empty.
+fn single<'b>(headers: Headers<'b>, name: &'static str) -> Result<&'b str, Refusal> {
+    let value = headers.values(name).single();
+    value.ok_or_else(|| bad_request(format!("exactly one {name} header is needed")))
 }
 
 /// Parses the head of a request, blank line included, as [`Scanner`](super::Scanner) cut it.
@@ -203,15 +102,14 @@ pub fn parse_request<'b>(
     head: &'b [u8],
     slots: &'b mut HeaderSlots,
 ) -> Result<Request<'b>, Refusal> {
-    let (method, target, count) = parse_http(head, slots)?;
-    let headers = Headers { head, slots: &slots.0[..count] };
+    let (method, target, headers) = parse_http(head, slots)?;
 
     if method != "GET" {
         return Err(Refusal::new(Status::METHOD_NOT_ALLOWED, "only GET opens a WebSocket"));
     }
     let Target { authority, path, query } = Target::parse(target)
         .ok_or_else(|| bad_request("the target is neither a path nor an absolute URI"))?;
-    let host = headers.values("host").single()?;
+    let host = single(headers, "host")?;
     if !host.bytes().all(is_authority_byte) {
         return Err(bad_request("Host is not a host and a port"));
     }
@@ -226,18 +124,18 @@ pub fn parse_request<'b>(
     if (versions.next_text(), versions.next_bytes()) != (Some("13"), None) {
         return Err(Refusal::new(Status::UPGRADE_REQUIRED, "only version 13 is spoken here"));
     }
-    let key = headers.values("sec-websocket-key").single()?;
+    let key = single(headers, "sec-websocket-key")?;
     check_key(key)?;
     check_offers(headers)?;
     let host = authority.unwrap_or(host);
     Ok(Request { headers, target, path, query, host, key })
 }
 
-/// Method, target and the number of header lines noted in `slots`.
+/// Method, target and header lines, which are noted in `slots`.
 fn parse_http<'b>(
     head: &'b [u8],
-    slots: &mut HeaderSlots,
-) -> Result<(&'b str, &'b str, usize), Refusal> {
+    slots: &'b mut HeaderSlots,
+) -> Result<(&'b str, &'b str, Headers<'b>), Refusal> {
     let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut lines);
     match request.parse(head) {
@@ -256,12 +154,8 @@ fn parse_http<'b>(
     if request.version != Some(1) {
         return Err(bad_request("HTTP/1.0 cannot upgrade"));
     }
-    for (slot, line) in slots.0.iter_mut().zip(&*request.headers) {
-        *slot =
-            Slot { name: Span::of(line.name.as_bytes(), head), value: Span::of(line.value, head) };
-    }
-    let count = request.headers.len();
-    Ok((request.method.unwrap_or_default(), request.path.unwrap_or_default(), count))
+    let headers = slots.note(head, request.headers);
+    Ok((request.method.unwrap_or_default(), request.path.unwrap_or_default(), headers))
 }
 
 /// Whether the request line ends in a well-formed version that is not 1.x.
@@ -278,10 +172,9 @@ struct Target<'b> {
 }
 
 impl<'b> Target<'b> {
-    /// RFC 9112 §3.2: origin form, or absolute form, which a server must take too. RFC 6455 §3:
-    /// no fragment.
+    /// RFC 9112 §3.2: origin form, or absolute form, which a server must take too.
     fn parse(target: &'b str) -> Option<Self> {
-        if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        if !target.bytes().all(is_target_byte) {
             return None;
         }
         let (authority, rest) = if target.starts_with('/') {
@@ -305,9 +198,14 @@ impl<'b> Target<'b> {
     }
 }
 
+/// What a request target is written with. RFC 6455 §3: no fragment.
+pub(super) fn is_target_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'#'
+}
+
 /// RFC 3986 §3.2.2 and §3.2.3: what a host and a port are written with. No `@`: RFC 9110 §4.2.4
 /// takes user information for an attack.
-fn is_authority_byte(byte: u8) -> bool {
+pub(super) fn is_authority_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
 }
 
@@ -342,11 +240,8 @@ fn check_offers(headers: Headers<'_>) -> Result<(), Refusal> {
         return Err(bad_request("more than one Origin, or one that is not text"));
     }
     for name in ["sec-websocket-protocol", "sec-websocket-extensions"] {
-        let mut values = headers.values(name);
-        while let Some(value) = values.next_bytes() {
-            if str::from_utf8(value).is_err() {
-                return Err(bad_request(format!("{name} is not text")));
-            }
+        if !headers.is_text(name) {
+            return Err(bad_request(format!("{name} is not text")));
         }
     }
     let subprotocols = Subprotocols::new(headers.values("sec-websocket-protocol"));

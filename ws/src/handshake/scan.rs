@@ -1,4 +1,4 @@
-//! Finding the end of a request's head while it arrives, in any pieces, at linear cost.
+//! Finding the end of a head while it arrives, in any pieces, at linear cost.
 
 use super::refusal::Refusal;
 use super::status::Status;
@@ -27,32 +27,49 @@ impl Scanner {
     /// hello fails on its first byte; RFC 9112 §2.2's blank line before a request is for
     /// connections that carried one before) or a line does not end in CR LF. 431 above `limit`.
     pub fn feed(&mut self, buf: &[u8], limit: usize) -> Result<Option<usize>, Refusal> {
+        if self.seen as usize <= MAX_METHOD_BYTES {
+            check_method(&buf[..buf.len().min(limit)])?;
+        }
+        self.find_end(buf, limit).map_err(|flaw| match flaw {
+            Flaw::BareLf => Refusal::new(Status::BAD_REQUEST, "a line does not end in CR LF"),
+            Flaw::TooLong => Refusal::new(
+                Status::HEADERS_TOO_LARGE,
+                format!("the head of the request exceeds {limit} bytes"),
+            ),
+        })
+    }
+
+    /// The part of [`Scanner::feed`] that a response needs as well.
+    pub(super) fn find_end(&mut self, buf: &[u8], limit: usize) -> Result<Option<usize>, Flaw> {
         let from = (self.seen as usize).min(buf.len());
         let to = buf.len().min(limit).min(u32::MAX as usize);
-        if from <= MAX_METHOD_BYTES {
-            check_method(&buf[..to])?;
-        }
         for at in from..to {
             if buf[at] != b'\n' {
                 continue;
             }
             // A bare LF would end a line for some readers and not for others.
             if at == 0 || buf[at - 1] != b'\r' {
-                return Err(Refusal::new(Status::BAD_REQUEST, "a line does not end in CR LF"));
+                return Err(Flaw::BareLf);
             }
             if buf[..at - 1].ends_with(b"\r\n") {
                 return Ok(Some(at + 1));
             }
         }
         if to == limit {
-            return Err(Refusal::new(
-                Status::HEADERS_TOO_LARGE,
-                format!("the head of the request exceeds {limit} bytes"),
-            ));
+            return Err(Flaw::TooLong);
         }
         self.seen = to as u32;
         Ok(None)
     }
+}
+
+/// What is wrong with a head before anyone reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// A line that does not end in CR LF.
+    BareLf,
+    /// It goes on past the limit.
+    TooLong,
 }
 
 /// Refuses what does not begin like `METHOD SP`.
