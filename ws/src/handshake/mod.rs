@@ -1,10 +1,12 @@
-//! The server's side of the opening handshake (RFC 6455 §4.2) over httparse.
+//! The opening handshake (RFC 6455 §4) over httparse: the server's side here, the client's in its
+//! own module ([`ClientRequest`]).
 //!
 //! Bytes gather in a buffer of the caller's; a [`Scanner`] says, at a cost linear in what arrives,
 //! when the head of the request is whole. [`parse_request`] turns it into a [`Request`] that is a
 //! correct WebSocket handshake, or into a [`Refusal`], which writes itself as an HTTP response.
 //! The answer is a [`ResponseHead`]. Bytes behind the head are the first frames: not read here.
 
+mod client;
 mod headers;
 mod lists;
 mod refusal;
@@ -13,6 +15,9 @@ mod response;
 mod scan;
 mod status;
 
+pub use client::{
+    ClientHandshake, ClientRequest, HandshakeError, RequestError, Response, UrlError, WsUrl,
+};
 pub use headers::{HeaderSlots, MAX_HEADERS};
 pub use lists::{ExtensionOffer, Extensions, Params, Subprotocols};
 pub use refusal::Refusal;

@@ -1,11 +1,14 @@
 //! Masking (RFC 6455 §5.3): XOR with a four-byte key that repeats. It is its own inverse.
 //!
 //! Payloads of a few bytes are done where the caller is; longer ones by the widest kernel that
-//! the processor has, chosen once.
+//! the processor has, chosen once. A client's keys come from [`MaskKeys`].
 
+mod keys;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod simd;
+
+pub use keys::{MaskKeys, RandomError};
 
 /// Up to this many bytes a call costs more than wider vectors win.
 const INLINE_BYTES: usize = 64;
