@@ -163,7 +163,13 @@ impl<S> Hub<S> {
             };
         let len = out.len();
         loop {
-            let waiting = self.waiting(key) + tx.unsent(conn);
+            // A transport takes a turn's replies before it refuses any, and reading pauses only
+            // then: for replies what it took is beyond the limit, or an echo could be dropped.
+            let taken = match cause {
+                Cause::Unasked => tx.unsent(conn),
+                Cause::Reply => 0,
+            };
+            let waiting = self.waiting(key) + taken;
             if waiting == 0 || waiting + len <= limit {
                 break;
             }
