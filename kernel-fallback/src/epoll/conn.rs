@@ -221,6 +221,12 @@ impl Table {
         Ok(id)
     }
 
+    /// How many slots there ever were.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> u32 {
+        self.conns.slots()
+    }
+
     /// Frees the slot; the id is dead from now on.
     pub(super) fn remove(&mut self, id: ConnId) {
         self.conns.remove(key(id));
