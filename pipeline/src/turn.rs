@@ -250,12 +250,12 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         self.settle_owed();
     }
 
-    /// The peer's Close arrived: it is answered with the same code (RFC 6455 §5.5.1), or it
+    /// The peer's Close arrived: it is answered in kind (RFC 6455 §5.5.1), or it
     /// answers ours. Either way the server closes the transport.
     fn peer_closed(&mut self, key: Key, code: CloseCode, reason: &str) {
         let by = match self.phase(key) {
             Some(Phase::Open) => {
-                self.hub.close_frame(key, code, "", self.tx);
+                self.hub.close_frame(key, code, reason, self.tx);
                 ClosedBy::Peer
             }
             Some(Phase::Closing) => ClosedBy::Us,
