@@ -2,10 +2,12 @@
 //! and nothing of sockets, buffer pools or sessions.
 //!
 //! Bytes come in as windows of the caller's memory. [`handshake`] reads the opening request and
-//! writes the answer; after that [`Decoder`] cuts windows into [`Item`]s, unmasked in place, and
-//! [`encode`] writes headers, either in front of a payload that already lies where it shall leave
-//! from or into a send window. Nothing here allocates per message. Which end of the connection we
-//! are is a value, [`Role`], so that one decoder serves both.
+//! writes the answer, or the other way round for a client; after that [`Decoder`] cuts windows into
+//! [`Item`]s, unmasked in place, and [`encode`] writes headers, either in front of a payload that
+//! already lies where it shall leave from or into a send window. Nothing here allocates per
+//! message. Which end of the connection we are is a value, [`Role`], so that one decoder serves
+//! both. The one thing asked of the operating system is randomness, for a client's
+//! [`MaskKeys`](mask::MaskKeys).
 
 #![deny(unsafe_code)]
 

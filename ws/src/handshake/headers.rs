@@ -1,5 +1,5 @@
-//! The header lines of an HTTP head, as views of the bytes they arrived in: what the server's reading
-//! of a request and the client's of a response have in common.
+//! The header lines of an HTTP head, as views of the bytes they arrived in: what reading a request
+//! and reading a response have in common.
 
 use super::lists;
 

@@ -18,7 +18,8 @@ impl fmt::Display for RandomError {
 
 impl std::error::Error for RandomError {}
 
-/// A client's source of masking keys and nonces: one a worker. Each is handed out once.
+/// A client's source of masking keys and nonces: one a worker. Each is handed out once. Not to be
+/// carried over a `fork`, whose two sides would hand out the same.
 pub struct MaskKeys {
     block: Box<[u8; BLOCK_BYTES]>,
     /// Bytes of the block that were handed out; all of them when the next call must refill.
@@ -39,20 +40,20 @@ impl MaskKeys {
     /// # Errors
     /// It has no random bytes to give; better to know before a connection is open.
     pub fn new() -> Result<Self, RandomError> {
-        Self::from_source(Source::System)
+        let mut keys = Self::from_source(Source::System);
+        keys.refill()?;
+        Ok(keys)
     }
 
     /// Keys that anyone can predict and a test can replay. Never for a connection.
     #[doc(hidden)]
     pub fn seeded(seed: u64) -> Self {
-        // A seeded block cannot fail; if it did, the first key would say so.
-        Self::from_source(Source::Seeded(seed)).unwrap_or_else(|_| unreachable!())
+        Self::from_source(Source::Seeded(seed))
     }
 
-    fn from_source(source: Source) -> Result<Self, RandomError> {
-        let mut keys = Self { block: Box::new([0; BLOCK_BYTES]), used: BLOCK_BYTES, source };
-        keys.refill()?;
-        Ok(keys)
+    /// With an empty block: the first call fills it.
+    fn from_source(source: Source) -> Self {
+        Self { block: Box::new([0; BLOCK_BYTES]), used: BLOCK_BYTES, source }
     }
 
     /// A masking key for one frame (RFC 6455 §5.3).
@@ -114,4 +115,73 @@ fn splitmix64(state: &mut u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn keys_and_nonces_are_fresh_across_refills() {
+        let (mut one, mut other) = (MaskKeys::new().unwrap(), MaskKeys::new().unwrap());
+        // Nonces, not keys: two of 16 bytes never meet by chance. The odd key between them makes
+        // blocks end inside a nonce.
+        let mut seen = HashSet::new();
+        for _ in 0..3 * BLOCK_BYTES / 16 {
+            one.next_key().unwrap();
+            assert!(seen.insert(one.nonce().unwrap()));
+            assert!(seen.insert(other.nonce().unwrap()));
+        }
+    }
+
+    #[test]
+    fn one_block_is_handed_out_from_end_to_end() {
+        let mut keys = MaskKeys::seeded(1);
+        let first = keys.next_key().unwrap();
+        let block = *keys.block;
+        let rest = (1..BLOCK_BYTES / 4).map(|_| keys.next_key().unwrap());
+        let handed: Vec<u8> = [first].into_iter().chain(rest).flatten().collect();
+        assert!(handed == block);
+        keys.next_key().unwrap();
+        assert!(*keys.block != block, "the next key comes from a new block");
+        assert_eq!(keys.used, 4);
+    }
+
+    #[test]
+    fn what_is_too_short_for_a_nonce_is_passed_over() {
+        let mut keys = MaskKeys::seeded(1);
+        keys.next_key().unwrap();
+        keys.used = BLOCK_BYTES - 12;
+        let nonce = keys.nonce().unwrap();
+        assert_eq!((&nonce, keys.used), (keys.block.first_chunk().unwrap(), 16));
+    }
+
+    #[test]
+    fn a_seed_replays() {
+        let [mut one, mut same, mut other] = [7, 7, 8].map(MaskKeys::seeded);
+        let nonce = one.nonce();
+        assert_eq!(nonce, same.nonce());
+        assert_ne!(nonce, other.nonce());
+        assert_eq!(splitmix64(&mut 0), 0xE220_A839_7B1D_CDAF, "the generator's published first");
+    }
+
+    #[test]
+    fn every_bit_of_a_key_is_random() {
+        let mut keys = MaskKeys::new().unwrap();
+        let mut ones = [0u32; 32];
+        for _ in 0..4096 {
+            let key = u32::from_ne_bytes(keys.next_key().unwrap());
+            (0..32).for_each(|bit| ones[bit] += key >> bit & 1);
+        }
+        // Ten standard deviations (of 32) around the middle.
+        assert!(ones.iter().all(|ones| (1728..=2368).contains(ones)), "{ones:?}");
+    }
+
+    #[test]
+    fn keys_are_not_logged() {
+        let mut keys = MaskKeys::seeded(1);
+        keys.nonce().unwrap();
+        assert_eq!(format!("{keys:?}"), "MaskKeys { used: 16, .. }");
+    }
 }

@@ -6,8 +6,8 @@ use std::fmt;
 /// The most characters of the server's own words that an error carries.
 const MAX_QUOTE_CHARS: usize = 200;
 
-/// What the server did instead of opening a WebSocket. Text of the server's is cut to 200
-/// characters and cleared of control characters, so that it can be shown and logged as it is.
+/// What the server did instead of opening a WebSocket. Text of the server's is cleared of control
+/// characters and, all but a `Location`, cut to 200 characters: it can be shown and logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandshakeError {
@@ -49,11 +49,6 @@ pub enum HandshakeError {
         /// Where to, as the server wrote it: perhaps relative.
         location: String,
     },
-    /// It sent an interim response other than 101, which no request of ours asks for.
-    Interim {
-        /// The status code, 100 to 199.
-        status: u16,
-    },
     /// No single `Upgrade: websocket`.
     Upgrade,
     /// `Connection` does not list upgrade.
@@ -80,9 +75,8 @@ impl HandshakeError {
     pub(super) fn not_switched(status: u16, phrase: &str, location: Option<&[u8]>) -> Self {
         let phrase = printable(phrase.as_bytes());
         match (status, location) {
-            (100..=199, _) => Self::Interim { status },
             (300..=399, Some(location)) if !location.is_empty() => {
-                Self::Redirected { status, phrase, location: printable(location) }
+                Self::Redirected { status, phrase, location: cleared(location).collect() }
             }
             _ => Self::Refused { status, phrase, body: String::new() },
         }
@@ -100,13 +94,20 @@ impl HandshakeError {
     }
 }
 
-/// Text of a peer's, safe to show: bounded, and without characters that steer a terminal.
+/// The first characters of what a peer says, safe to show.
 pub(super) fn printable(bytes: &[u8]) -> String {
     // A character is at most four bytes: what lies behind cannot be among the first ones.
     let bytes = &bytes[..bytes.len().min(4 * MAX_QUOTE_CHARS)];
-    let text = String::from_utf8_lossy(bytes);
-    let shown = |c: char| if is_steering(c) { char::REPLACEMENT_CHARACTER } else { c };
-    text.trim().chars().map(shown).take(MAX_QUOTE_CHARS).collect()
+    cleared(bytes).take(MAX_QUOTE_CHARS).collect()
+}
+
+/// Text without characters that steer a terminal.
+fn cleared(bytes: &[u8]) -> impl Iterator<Item = char> {
+    let chars = bytes.trim_ascii().utf8_chunks().flat_map(|chunk| {
+        let broken = (!chunk.invalid().is_empty()).then_some(char::REPLACEMENT_CHARACTER);
+        chunk.valid().chars().chain(broken)
+    });
+    chars.map(|c| if is_steering(c) { char::REPLACEMENT_CHARACTER } else { c })
 }
 
 /// Control characters, line separators and the overrides of writing direction.
@@ -154,9 +155,6 @@ impl fmt::Display for HandshakeError {
                     "the server redirects to {location} with {answer}; redirects are not followed"
                 );
             }
-            Self::Interim { status } => {
-                return write!(f, "the server sent an interim {status} where only 101 has a place");
-            }
             Self::Upgrade => "the server's 101 does not say `Upgrade: websocket`",
             Self::Connection => "the server's 101 does not say `Connection: Upgrade`",
             Self::AcceptCount => "the server's 101 does not have exactly one Sec-WebSocket-Accept",
@@ -188,7 +186,7 @@ impl fmt::Display for HandshakeError {
 fn write_refused(f: &mut fmt::Formatter<'_>, status: u16, phrase: &str, body: &str) -> fmt::Result {
     let answer = Answer(status, phrase);
     match status {
-        300..=399 => write!(f, "the server redirects with {answer} and says no place")?,
+        300..=399 => write!(f, "the server redirects with {answer} and does not say where")?,
         400..=599 => write!(f, "the server refused with {answer}")?,
         _ => write!(f, "the server answered {answer}, not 101: there is no WebSocket here")?,
     }
@@ -196,3 +194,62 @@ fn write_refused(f: &mut fmt::Formatter<'_>, status: u16, phrase: &str, body: &s
 }
 
 impl std::error::Error for HandshakeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_cannot_steer_the_terminal_that_shows_its_words() {
+        let said = b" \x1b[2Jno\x07\xff\xe2\x80\xaeway\xc2\x9b ";
+        let replaced = "\u{FFFD}[2Jno\u{FFFD}\u{FFFD}\u{FFFD}way\u{FFFD}";
+        assert_eq!(printable(said), replaced);
+        let error = HandshakeError::not_switched(403, "", None).with_body(said);
+        assert_eq!(error.to_string(), format!("the server refused with 403: \"{replaced}\""));
+    }
+
+    #[test]
+    fn long_words_are_cut_between_characters() {
+        for long in ["\u{1F980}".repeat(1000), "x".repeat(1000), "é".repeat(1000)] {
+            let shown = printable(long.as_bytes());
+            assert_eq!(shown.chars().count(), 200);
+            assert!(long.starts_with(&shown));
+        }
+    }
+
+    #[test]
+    fn only_a_refusal_has_a_body() {
+        let refused = HandshakeError::not_switched(503, "Busy", None);
+        let told = refused.with_body(b"later\r\nand more\n").to_string();
+        assert_eq!(told, "the server refused with 503 Busy: \"later\"");
+        assert_eq!(HandshakeError::Upgrade.with_body(b"x"), HandshakeError::Upgrade);
+    }
+
+    #[test]
+    fn each_kind_of_answer_is_told_apart() {
+        for (status, location, told) in [
+            (200, None, "the server answered 200 X, not 101: there is no WebSocket here"),
+            (100, None, "the server answered 100 X, not 101: there is no WebSocket here"),
+            (304, None, "the server redirects with 304 X and does not say where"),
+            (302, Some(&b""[..]), "the server redirects with 302 X and does not say where"),
+            (
+                302,
+                Some(b"wss://b/c"),
+                "the server redirects to wss://b/c with 302 X; redirects are not followed",
+            ),
+            (404, Some(b"/d"), "the server refused with 404 X"),
+            (999, None, "the server answered 999 X, not 101: there is no WebSocket here"),
+        ] {
+            assert_eq!(HandshakeError::not_switched(status, "X", location).to_string(), told);
+        }
+    }
+
+    #[test]
+    fn a_location_is_not_cut() {
+        let place = format!("wss://a/{}", "x".repeat(4000));
+        let error = HandshakeError::not_switched(307, "", Some(place.as_bytes()));
+        let expected =
+            HandshakeError::Redirected { status: 307, phrase: String::new(), location: place };
+        assert_eq!(error, expected);
+    }
+}

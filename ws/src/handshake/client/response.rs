@@ -15,6 +15,8 @@ const BEGIN: &[u8] = b"HTTP/";
 #[derive(Debug, Clone)]
 pub struct ClientHandshake {
     scanner: Scanner,
+    /// Bytes of interim responses before the one that counts.
+    interim_bytes: u32,
     accept: [u8; 28],
     subprotocols: String,
     extension_names: String,
@@ -22,26 +24,40 @@ pub struct ClientHandshake {
 
 impl ClientHandshake {
     pub(super) fn new(accept: [u8; 28], subprotocols: String, extension_names: String) -> Self {
-        Self { scanner: Scanner::new(), accept, subprotocols, extension_names }
+        Self { scanner: Scanner::new(), interim_bytes: 0, accept, subprotocols, extension_names }
     }
 
     /// Looks at what is new in `buf`, which holds all that the server sent so far, and gives the
     /// length of the head, blank line included, once it is whole. What lies behind it are the
-    /// server's first frames. `limit`: the longest head, in bytes. The cost is linear in what
-    /// arrives, in whatever pieces.
+    /// server's first frames. Interim responses before it (RFC 9110 §15.2: 100, 103; a client must
+    /// bear them) count as part of it. `limit`: the longest head, in bytes. The cost is linear in
+    /// what arrives, in whatever pieces.
     ///
     /// # Errors
     /// [`HandshakeError::NotHttp`] on the first byte that shows it, [`HandshakeError::BareLf`],
     /// [`HandshakeError::TooLong`] above `limit`.
     pub fn feed(&mut self, buf: &[u8], limit: usize) -> Result<Option<usize>, HandshakeError> {
-        let begin = &buf[..buf.len().min(limit).min(BEGIN.len())];
-        if !BEGIN.starts_with(begin) {
-            return Err(HandshakeError::NotHttp);
+        // Every turn but the last passes over a response: `limit` bounds their number.
+        loop {
+            let skipped = (self.interim_bytes as usize).min(buf.len());
+            let (buf, rest_limit) = (&buf[skipped..], limit.saturating_sub(skipped));
+            let begin = &buf[..buf.len().min(rest_limit).min(BEGIN.len())];
+            if !BEGIN.starts_with(begin) {
+                return Err(HandshakeError::NotHttp);
+            }
+            let found = self.scanner.find_end(buf, rest_limit).map_err(|flaw| match flaw {
+                Flaw::BareLf => HandshakeError::BareLf,
+                Flaw::TooLong => HandshakeError::TooLong { limit_bytes: limit },
+            })?;
+            match found {
+                // The scanner's own count is 32 bits wide as well.
+                Some(len) if is_interim(&buf[..len]) => {
+                    self.interim_bytes = (skipped + len) as u32;
+                    self.scanner = Scanner::new();
+                }
+                found => return Ok(found.map(|len| skipped + len)),
+            }
         }
-        self.scanner.find_end(buf, limit).map_err(|flaw| match flaw {
-            Flaw::BareLf => HandshakeError::BareLf,
-            Flaw::TooLong => HandshakeError::TooLong { limit_bytes: limit },
-        })
     }
 
     /// Checks the head of the response, blank line included, as [`feed`](Self::feed) cut it.
@@ -55,6 +71,7 @@ impl ClientHandshake {
         head: &'b [u8],
         slots: &'b mut HeaderSlots,
     ) -> Result<Response<'b>, HandshakeError> {
+        let head = head.get(self.interim_bytes as usize..).unwrap_or_default();
         let (version, headers) = parse_http(head, slots)?;
         if version != 1 {
             return Err(HandshakeError::OldHttp);
@@ -118,6 +135,15 @@ impl ClientHandshake {
     }
 }
 
+/// Whether a head is that of a status from 100 to 199 other than 101.
+fn is_interim(head: &[u8]) -> bool {
+    let Some(code) = head.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(1..5)) else {
+        return false;
+    };
+    matches!(code, [b' ', b'1', tens, ones] if (tens, ones) != (&b'0', &b'1')
+        && tens.is_ascii_digit() && ones.is_ascii_digit())
+}
+
 /// The minor version of a 101 and its header lines, which are noted in `slots`.
 fn parse_http<'b>(
     head: &'b [u8],
@@ -146,8 +172,7 @@ fn explain(error: httparse::Error) -> &'static str {
         httparse::Error::HeaderName => "a header's name is not a token",
         httparse::Error::HeaderValue => "a header's value holds a control character",
         httparse::Error::NewLine => "a line does not end in CR LF",
-        httparse::Error::Status => "its status line is malformed",
-        _ => "it is malformed",
+        _ => "its status line is malformed",
     }
 }
 

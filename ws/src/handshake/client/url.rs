@@ -166,3 +166,97 @@ fn parse_port(port: &str) -> Result<Option<u16>, UrlError> {
         Ok(port) => Ok(Some(port)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(url: &str) -> (bool, String, u16, String, String) {
+        let url = WsUrl::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+        let WsUrl { secure, host, port, authority, target } = url;
+        (secure, host, port, authority, target)
+    }
+
+    #[test]
+    fn a_url_comes_apart() {
+        for (url, secure, host, port, authority, target) in [
+            ("ws://a", false, "a", 80, "a", "/"),
+            ("wss://a", true, "a", 443, "a", "/"),
+            ("WS://A.Example:80/B?C", false, "a.example", 80, "a.example", "/B?C"),
+            ("ws://a:443/", false, "a", 443, "a:443", "/"),
+            ("wss://a:443/", true, "a", 443, "a", "/"),
+            ("wss://a:80/", true, "a", 80, "a:80", "/"),
+            ("ws://a:/b", false, "a", 80, "a", "/b"),
+            ("ws://a:00080", false, "a", 80, "a", "/"),
+            (
+                "ws://127.0.0.1:65535?q=/@:x",
+                false,
+                "127.0.0.1",
+                65535,
+                "127.0.0.1:65535",
+                "/?q=/@:x",
+            ),
+            ("ws://[::1]", false, "::1", 80, "[::1]", "/"),
+            (
+                "ws://[2001:DB8:0::1]:9001//x",
+                false,
+                "2001:db8::1",
+                9001,
+                "[2001:db8::1]:9001",
+                "//x",
+            ),
+            ("ws://[::ffff:1.2.3.4]:1/?", false, "::ffff:1.2.3.4", 1, "[::ffff:1.2.3.4]:1", "/?"),
+            ("ws://my_host.a-b/%23", false, "my_host.a-b", 80, "my_host.a-b", "/%23"),
+        ] {
+            let expected = (secure, host.into(), port, authority.into(), target.into());
+            assert_eq!(parts(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_websocket_url_is_refused_by_its_fault() {
+        for (url, error) in [
+            ("", UrlError::Scheme),
+            ("a", UrlError::Scheme),
+            ("a:80", UrlError::Scheme),
+            ("ws:a", UrlError::Scheme),
+            ("http://a", UrlError::Scheme),
+            (" ws://a", UrlError::Scheme),
+            ("ws://", UrlError::Host),
+            ("ws:///b", UrlError::Host),
+            ("ws://:80", UrlError::Host),
+            ("ws://a b", UrlError::Host),
+            ("ws://b\u{fc}cher.example", UrlError::Host),
+            ("ws://a%41", UrlError::Host),
+            ("ws://a\r\nb", UrlError::Host),
+            ("ws://a\\b", UrlError::Host),
+            ("ws://[::1", UrlError::Host),
+            ("ws://[::1]80", UrlError::Host),
+            ("ws://[::1%25eth0]", UrlError::Host),
+            ("ws://[a]", UrlError::Host),
+            ("ws://::1", UrlError::Host),
+            ("ws://a:0", UrlError::Port),
+            ("ws://a:65536", UrlError::Port),
+            ("ws://a:+80", UrlError::Port),
+            ("ws://a:80:80", UrlError::Port),
+            ("ws://a:99999999999999999999", UrlError::Port),
+            ("ws://me@a", UrlError::UserInfo),
+            ("ws://me:secret@a:80/", UrlError::UserInfo),
+            ("ws://a/b c", UrlError::Target),
+            ("ws://a/\u{fc}", UrlError::Target),
+            ("ws://a/\r\nX: y", UrlError::Target),
+            ("ws://a/b#c", UrlError::Fragment),
+            ("ws://a#", UrlError::Fragment),
+        ] {
+            assert_eq!(WsUrl::parse(url), Err(error), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_shown_url_reads_back_as_itself() {
+        for url in ["ws://a/", "wss://[::1]:9001/b?c", "wss://a/?x"] {
+            let parsed: WsUrl = url.parse().unwrap();
+            assert_eq!(parsed.to_string(), url);
+        }
+    }
+}
