@@ -101,7 +101,11 @@ impl<H: Handler> Rig<H> {
             if !self.turn() {
                 return false;
             }
-            if idle && matches!(self.worker.backend().last_wait(), Wait::Until(_)) {
+            let waits = match self.worker.backend().last_wait() {
+                Wait::Poll => false,
+                Wait::Until(at) => at.is_none_or(|at| at > self.clock.now()),
+            };
+            if idle && waits {
                 return true;
             }
         }
