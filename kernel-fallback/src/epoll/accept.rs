@@ -4,6 +4,7 @@
 //!
 //! A few descriptors below the limit are left to the rest of the process (logs, the admin port).
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
@@ -18,6 +19,8 @@ use crate::counters::SocketCounters;
 
 /// How long until accepting is tried again after descriptors ran out.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long nothing more is logged about it.
+const QUIET: Duration = Duration::from_secs(10);
 /// Descriptors left to the rest of the process, at most an eighth of what it may have.
 const RESERVE: u64 = 32;
 
@@ -32,16 +35,27 @@ pub(super) struct Acceptor {
     mode: Accepting,
     /// Descriptors ran out: when to look again.
     starved_until: Option<Now>,
+    /// When that was last logged.
+    logged: Option<Now>,
     /// Whether epoll watches the listeners.
     watched: bool,
 }
 
-/// Why a burst ended.
-enum Burst {
-    /// Nobody waits any more, or the burst is over.
-    Done,
-    /// Descriptors or kernel memory ran out.
-    Starved,
+/// Descriptors or kernel memory ran out.
+enum Starved {
+    /// The system says so.
+    Refused(io::Error),
+    /// What is left is kept in reserve.
+    Reserve,
+}
+
+impl fmt::Display for Starved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Starved::Refused(error) => error.fmt(f),
+            Starved::Reserve => f.write_str("the last descriptors are kept in reserve"),
+        }
+    }
 }
 
 impl Acceptor {
@@ -54,6 +68,7 @@ impl Acceptor {
             burst: burst.max(1),
             mode: Accepting::Yes,
             starved_until: None,
+            logged: None,
             watched: true,
         })
     }
@@ -122,8 +137,15 @@ impl Acceptor {
         }
         let Some(listener) = self.listeners.get((slot - LISTENER_SLOTS) as usize) else { return };
         let budget = self.burst.min(events.room());
-        if let Burst::Starved = burst(listener.fd(), budget, table, events, counters) {
+        if let Err(starved) = burst(listener.fd(), budget, table, events, counters) {
             counters.accept_paused_total.inc();
+            if self.logged.is_none_or(|at| at.after(QUIET) <= now) {
+                self.logged = Some(now);
+                tracing::warn!(
+                    "accepting is interrupted: {starved}; `ulimit -n` (LimitNOFILE) sets how many \
+                     descriptors there may be"
+                );
+            }
             self.starved_until = Some(now.after(RETRY));
             self.update(table.ep());
         }
@@ -141,27 +163,25 @@ fn ceiling() -> RawFd {
     RawFd::try_from(limit - RESERVE.min(limit / 8)).unwrap_or(RawFd::MAX)
 }
 
+/// Accepts up to `budget` connections.
 fn burst(
     listener: RawFd,
     budget: usize,
     table: &mut Table,
     events: &mut Events,
     counters: &SocketCounters,
-) -> Burst {
+) -> Result<(), Starved> {
     let mut ceiling_seen = None;
     for _ in 0..budget {
         counters.accept_calls_total.inc();
         let fd = match sys::accept(listener) {
             Ok(fd) => fd,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Burst::Done,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if concerns_one_connection(&error) => {
                 counters.accept_errors_total.inc();
                 continue;
             }
-            Err(error) => {
-                tracing::warn!(%error, "accepting is interrupted");
-                return Burst::Starved;
-            }
+            Err(error) => return Err(Starved::Refused(error)),
         };
         let number = fd.as_raw_fd();
         // It works without, only later.
@@ -174,16 +194,14 @@ fn burst(
             }
             Err(error) => {
                 counters.accept_errors_total.inc();
-                tracing::warn!(%error, "accepting is interrupted: epoll takes no more");
-                return Burst::Starved;
+                return Err(Starved::Refused(error));
             }
         }
         if number >= *ceiling_seen.get_or_insert_with(ceiling) {
-            tracing::warn!("accepting is interrupted: the last descriptors are kept in reserve");
-            return Burst::Starved;
+            return Err(Starved::Reserve);
         }
     }
-    Burst::Done
+    Ok(())
 }
 
 /// Errors of the connection that was accepted, not of accepting (accept(2): Linux passes pending

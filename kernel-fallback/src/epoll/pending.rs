@@ -13,7 +13,7 @@ use super::conn::{Conn, NONE};
 /// as a piece of its own.
 const MOVE_MAX_BYTES: usize = 1024;
 /// A list that grew beyond this is not kept.
-const KEEP_ENTRIES: usize = 16 * 1024;
+const KEEP_ENTRIES: usize = 64 * 1024;
 
 /// Where a piece of output lies.
 pub(super) enum Piece {
