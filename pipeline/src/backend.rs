@@ -24,6 +24,11 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+impl ConnId {
+    /// Names no transport.
+    pub const NONE: ConnId = ConnId { slot: u32::MAX, generation: u32::MAX };
+}
+
 /// Why a transport is gone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Gone {

@@ -1,12 +1,15 @@
 //! What a handler can do: send, publish, close, set timers, reach its sessions' state.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hioload_core::clock::Now;
 use hioload_core::local::LocalFrame;
 use hioload_core::slab::Key;
 use hioload_ws_proto::CloseCode;
+use hioload_ws_proto::handshake::ClientRequest;
 
+use crate::client::ConnectError;
 use crate::counters::WorkerCounters;
 use crate::hub::{Hub, Timer};
 use crate::id::SessionId;
@@ -135,6 +138,20 @@ impl<'t, S> Context<'_, 't, S> {
         }
         let key = self.hub.by_id(session).ok_or(SendError::Closed)?;
         self.hub.begin_close(key, code, reason, self.tx)
+    }
+
+    /// Opens a session to a server: `on_connected` follows, or `on_close` with the reason why it
+    /// could not be opened. `state` is the handler's state for it.
+    ///
+    /// # Errors
+    /// When it can't even be begun.
+    pub fn connect(
+        &mut self,
+        to: SocketAddr,
+        request: ClientRequest,
+        state: S,
+    ) -> Result<SessionId, ConnectError> {
+        self.hub.connect(to, request, state)
     }
 
     /// The handler's state of a session of this worker.

@@ -13,6 +13,8 @@ hioload_core::counters! {
         counter sessions_total,
         /// Sessions whose handler state is alive now.
         gauge sessions_open,
+        /// Sessions that this side could not open.
+        counter connects_failed_total,
         /// Opening handshakes that were refused with an HTTP response.
         counter handshakes_refused_total,
         /// Opening handshakes that ran out of time.

@@ -118,6 +118,10 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
                 let _ = self.hub.begin_close(key, CloseCode::GOING_AWAY, "going away", self.tx);
                 true
             }
+            Phase::Connecting | Phase::Asking => {
+                self.not_opened(key, "this side is going away");
+                true
+            }
             Phase::Closing | Phase::Flushing | Phase::Leaving => false,
         }
     }

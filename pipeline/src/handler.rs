@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use hioload_ws_proto::CloseCode;
-use hioload_ws_proto::handshake::{HeaderError, Refusal, Request, ResponseHead};
+use hioload_ws_proto::handshake::{HeaderError, Refusal, Request, Response, ResponseHead};
 
 use crate::batch::Batch;
 use crate::context::Context;
@@ -91,6 +91,11 @@ pub trait Handler {
     /// The user's state for each session.
     type Session;
 
+    /// The worker begins. Called once, before anything else.
+    fn on_start(&mut self, context: &mut Context<'_, '_, Self::Session>) {
+        let _ = context;
+    }
+
     /// An opening handshake arrived and is legal. Sets response headers and the subprotocol.
     fn on_open(
         &mut self,
@@ -103,6 +108,17 @@ pub trait Handler {
         let _ = (session, context);
     }
 
+    /// A session that this side opened ([`Context::connect`]) is open and can be sent to.
+    fn on_connected(
+        &mut self,
+        session: SessionId,
+        response: &Response<'_>,
+        context: &mut Context<'_, '_, Self::Session>,
+    ) {
+        let _ = response;
+        self.on_ready(session, context);
+    }
+
     /// Messages, in order for each session. What isn't taken from the batch is dropped.
     fn on_batch(&mut self, batch: &mut Batch<'_, '_, Self::Session>);
 
@@ -111,7 +127,9 @@ pub trait Handler {
         let _ = (session, context);
     }
 
-    /// The session ended; called once for each one that was accepted. Nothing can be sent to it.
+    /// The session ended; called once for each one that was accepted, and for each one that this
+    /// side opened or failed to open (then the code is 1006 and the reason says why). Nothing can
+    /// be sent to it.
     fn on_close(
         &mut self,
         session: SessionId,

@@ -2,7 +2,7 @@
 //! timers, memory, counters. The rest of the crate is behaviour over it.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use hioload_core::pool::Pool;
 use hioload_core::slab::{Key, Slab};
 use hioload_core::wheel::{TimerKey, TimerWheel};
 use hioload_ws_proto::Rules;
+use hioload_ws_proto::mask::MaskKeys;
 
 use crate::admission::Admission;
 use crate::backend::ConnId;
@@ -30,6 +31,7 @@ pub(crate) const MAX_NEWEST: usize = 1024;
 /// What the backend is asked once the halves of the turn are gone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
+    Connect(Key, SocketAddr),
     Close(ConnId),
     Abort(ConnId),
     Pause(ConnId),
@@ -86,7 +88,14 @@ impl Timer {
 pub(crate) struct Hub<S> {
     pub(crate) worker: u16,
     pub(crate) settings: Settings,
+    /// What holds for the input of sessions that a peer opened.
     pub(crate) rules: Rules,
+    /// The same for sessions that this side opened.
+    pub(crate) client_rules: Rules,
+    /// Masking keys, from the first connection on that this side opens.
+    pub(crate) keys: Option<MaskKeys>,
+    /// Sessions whose transport never came to be; forgotten once the handler was told.
+    pub(crate) unborn: Vec<Key>,
     pub(crate) now: Now,
     pub(crate) sessions: Slab<Session>,
     /// Tokens of timers that fired; kept for its memory.
@@ -140,6 +149,18 @@ impl<S> Hub<S> {
     pub(crate) fn by_id(&self, id: SessionId) -> Option<Key> {
         let key = id.key();
         (id.worker() == usize::from(self.worker) && self.sessions.get(key).is_some()).then_some(key)
+    }
+
+    /// Takes up a session's record, with room for its state.
+    pub(crate) fn insert(&mut self, session: Session) -> Key {
+        let key = self.sessions.insert(session);
+        let slots = key.slot as usize + 1;
+        if self.states.len() < slots {
+            self.states.resize_with(slots, || None);
+        }
+        self.counters.connections_total.inc();
+        self.counters.connections_open.add(1);
+        key
     }
 
     pub(crate) fn link(&mut self, conn: ConnId, session: Index) {
@@ -208,7 +229,7 @@ impl<S> Hub<S> {
         let s = &self.settings;
         let some = |base: Now, span: Duration| (!span.is_zero()).then(|| base.after(span));
         match session.phase {
-            Phase::Handshake | Phase::Deferred => {
+            Phase::Connecting | Phase::Asking | Phase::Handshake | Phase::Deferred => {
                 Some(session.since.end().after(s.handshake_timeout))
             }
             Phase::Open => {
@@ -244,9 +265,13 @@ impl<S> Hub<S> {
             self.wheel.cancel(timer);
         }
         self.states[key.slot as usize] = None;
-        self.links[session.conn.slot as usize].session = Index::NONE;
+        if let Some(link) = self.links.get_mut(session.conn.slot as usize) {
+            link.session = Index::NONE;
+        }
         self.counters.connections_open.sub(1);
-        self.admission.leave(self.addresses.remove(&key.slot));
+        if !session.client {
+            self.admission.leave(self.addresses.remove(&key.slot));
+        }
     }
 
     /// Takes the session's queue away and gives its memory back.

@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod backend;
 mod batch;
+mod client;
 mod context;
 pub mod counters;
 mod drain;
@@ -30,6 +31,7 @@ mod window;
 mod worker;
 
 pub use batch::Batch;
+pub use client::ConnectError;
 pub use context::{Context, Encoded, TimerId};
 pub use handler::{Closed, ClosedBy, Handler, OnMessage, Opening, Verdict, on_message};
 pub use id::SessionId;

@@ -10,6 +10,7 @@ use hioload_core::frame::Frame;
 use hioload_core::slab::Key;
 use hioload_ws_proto::ControlPayload;
 use hioload_ws_proto::encode::{self, MAX_HEADER};
+use hioload_ws_proto::mask;
 use hioload_ws_proto::{CloseCode, write_close};
 use hioload_ws_proto::{MAX_CONTROL_BYTES, Opcode};
 
@@ -34,6 +35,8 @@ pub enum SendError {
     Full,
     /// The memory budget is spent.
     NoMemory,
+    /// As a client: the operating system gave no random bytes for a mask.
+    NoRandom,
 }
 
 impl std::fmt::Display for SendError {
@@ -42,6 +45,7 @@ impl std::fmt::Display for SendError {
             SendError::Closed => "the session isn't open",
             SendError::Full => "the session's unsent output is at its limit",
             SendError::NoMemory => "the memory budget is spent",
+            SendError::NoRandom => "the operating system gave no random bytes for a mask",
         })
     }
 }
@@ -75,9 +79,42 @@ const BUILD_MAX_BYTES: usize = 64 * 1024;
 pub(crate) type Tx<'t> = dyn TxHalf<'t> + 't;
 
 impl<S> Hub<S> {
-    /// Sends an encoded data frame.
+    /// Sends a data frame that is encoded as servers send it.
     #[inline]
     pub(crate) fn deliver<'t>(
+        &mut self,
+        key: Key,
+        out: Out<'t>,
+        payload_len: usize,
+        cause: Cause,
+        tx: &mut Tx<'t>,
+    ) -> Result<(), SendError> {
+        let session = self.sessions.get_mut(key).ok_or(SendError::Closed)?;
+        if session.client {
+            return self.deliver_masked(key, out.bytes(), payload_len, cause, tx);
+        }
+        self.send(key, out, payload_len, cause, tx)
+    }
+
+    /// As a client every frame has a mask of its own (RFC 6455 §5.3), so the payload is copied.
+    #[cold]
+    fn deliver_masked<'t>(
+        &mut self,
+        key: Key,
+        frame: &[u8],
+        payload_len: usize,
+        cause: Cause,
+        tx: &mut Tx<'t>,
+    ) -> Result<(), SendError> {
+        let text = frame.first().is_some_and(|first| first & 0x0F == Opcode::Text as u8);
+        let kind = if text { Kind::Text } else { Kind::Binary };
+        let payload = &frame[frame.len() - payload_len..];
+        self.build(key, kind, payload_len, &mut |room| room.copy_from_slice(payload), cause, tx)
+    }
+
+    /// Sends a data frame that is encoded for this session.
+    #[inline]
+    fn send<'t>(
         &mut self,
         key: Key,
         mut out: Out<'t>,
@@ -120,10 +157,15 @@ impl<S> Hub<S> {
         if session.phase != Phase::Open {
             return Err(SendError::Closed);
         }
-        let head = encode::header_len(len as u64, false);
+        let mask = self.mask_for(session.client).ok_or(SendError::NoRandom)?;
+        let Some(session) = self.sessions.get(key) else { return Err(SendError::Closed) };
+        let head = encode::header_len(len as u64, mask.is_some());
         let mut write = |frame: &mut [u8]| {
             fill(&mut frame[head..]);
-            encode::write_header_before(frame, head, true, false, kind.opcode(), None);
+            if let Some(mask) = mask {
+                mask::apply(mask, 0, &mut frame[head..]);
+            }
+            encode::write_header_before(frame, head, true, false, kind.opcode(), mask);
         };
         if session.writable
             && session.queue == Index::NONE
@@ -136,7 +178,16 @@ impl<S> Hub<S> {
         let mut buf = self.pool.alloc(head + len).ok_or(SendError::NoMemory)?;
         buf.set_range(0, head + len);
         write(buf.data_mut());
-        self.deliver(key, Out::Owned(buf), len, cause, tx)
+        self.send(key, Out::Owned(buf), len, cause, tx)
+    }
+
+    /// The mask of the next frame: none for a server's. `None`: there is no randomness for one.
+    #[inline]
+    fn mask_for(&mut self, client: bool) -> Option<Option<[u8; 4]>> {
+        if !client {
+            return Some(None);
+        }
+        self.keys.as_mut()?.next_key().ok().map(Some)
     }
 
     #[inline]
@@ -253,7 +304,9 @@ impl<S> Hub<S> {
         tx: &mut Tx<'t>,
     ) -> bool {
         let mut bytes = [0; MAX_HEADER + MAX_CONTROL_BYTES];
-        let Some(len) = encode::encode_into(&mut bytes, opcode, payload, None) else {
+        let client = self.sessions.get(key).is_some_and(|session| session.client);
+        let Some(mask) = self.mask_for(client) else { return false };
+        let Some(len) = encode::encode_into(&mut bytes, opcode, payload, mask) else {
             return false;
         };
         self.raw(key, &bytes[..len], tx)
@@ -396,10 +449,12 @@ impl<S> Hub<S> {
         }
     }
 
-    /// Closes the transport of a session that has said and sent all.
+    /// Closes the transport of a session that has said and sent all. A client leaves that to the
+    /// server (RFC 6455 §7.1.1), within the time that a closing handshake has.
     pub(crate) fn settle(&mut self, key: Key) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if session.phase == Phase::Flushing && session.queue == Index::NONE {
+        let ours = !session.client || session.eof;
+        if session.phase == Phase::Flushing && session.queue == Index::NONE && ours {
             session.phase = Phase::Leaving;
             self.ops.push(Op::Close(session.conn));
             self.resume(key);

@@ -6,7 +6,7 @@ use hioload_core::clock::Now;
 use hioload_core::pool::PoolBuf;
 use hioload_core::wheel::TimerKey;
 use hioload_ws_proto::Decoder;
-use hioload_ws_proto::handshake::{ResponseHead, Scanner};
+use hioload_ws_proto::handshake::{ClientHandshake, ClientRequest, ResponseHead, Scanner};
 use hioload_ws_proto::{CloseCode, MAX_REASON_BYTES};
 
 use crate::backend::ConnId;
@@ -52,7 +52,11 @@ impl Coarse {
 /// How far a session is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
-    /// The request's head is arriving.
+    /// As a client: the transport is being connected.
+    Connecting,
+    /// As a client: the request is out, its answer is arriving.
+    Asking,
+    /// As a server: the request's head is arriving.
     Handshake,
     /// The handler deferred its verdict.
     Deferred,
@@ -91,6 +95,10 @@ pub(crate) struct Session {
     pub(crate) writable: bool,
     /// The handler was told of this session and is owed an `on_close`.
     pub(crate) announced: bool,
+    /// We opened it: we mask, and the peer closes the transport.
+    pub(crate) client: bool,
+    /// The peer has finished sending.
+    pub(crate) eof: bool,
 }
 
 /// The connection's side of the 64 bytes: which session its slot carries.
@@ -117,7 +125,15 @@ impl Session {
             paused: false,
             writable: true,
             announced: false,
+            client: false,
+            eof: false,
         }
+    }
+
+    /// One that this side opens; its transport isn't there yet.
+    pub(crate) fn connecting(now: Now) -> Self {
+        let phase = Phase::Connecting;
+        Session { phase, announced: true, client: true, ..Session::new(ConnId::NONE, now) }
     }
 
     pub(crate) fn enter(&mut self, phase: Phase, now: Now) {
@@ -134,11 +150,27 @@ pub(crate) struct Assembly {
     pub(crate) buf: Option<PoolBuf>,
     /// What a deferred handshake answers if it is accepted.
     pub(crate) response: Option<Box<ResponseHead>>,
+    /// The opening handshake of a client.
+    pub(crate) client: Option<Box<ClientOpening>>,
+}
+
+/// How far a client's opening handshake is.
+pub(crate) enum ClientOpening {
+    /// To be sent once the transport is there.
+    Request(ClientRequest),
+    /// What the answer is checked against.
+    Answer(ClientHandshake),
 }
 
 impl Assembly {
     pub(crate) fn new() -> Self {
-        Assembly { decoder: Decoder::new(), scanner: Scanner::new(), buf: None, response: None }
+        Assembly {
+            decoder: Decoder::new(),
+            scanner: Scanner::new(),
+            buf: None,
+            response: None,
+            client: None,
+        }
     }
 }
 
@@ -152,5 +184,13 @@ pub(crate) struct Ending {
 impl Ending {
     pub(crate) fn new(code: CloseCode, by: ClosedBy) -> Self {
         Ending { code, reason: ArrayString::new(), by }
+    }
+
+    /// With a reason, cut at a character's boundary where it is too long for a Close.
+    pub(crate) fn with_reason(code: CloseCode, reason: &str, by: ClosedBy) -> Self {
+        let cut = &reason[..reason.floor_char_boundary(MAX_REASON_BYTES)];
+        let mut ending = Self::new(code, by);
+        ending.reason.push_str(cut);
+        ending
     }
 }

@@ -37,16 +37,21 @@ pub(crate) struct Turn<'w, 't, Rx, H: Handler> {
 }
 
 impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
+    /// The worker begins.
+    pub(crate) fn start(&mut self) {
+        let Turn { handler, hub, tx, .. } = self;
+        handler.on_start(&mut Context { hub, tx: *tx, replying_to: None });
+        self.settle_owed();
+    }
+
     /// A connection begins, within the limits or not.
     pub(crate) fn opened(&mut self, conn: ConnId, pressure: Pressure) {
-        let hub = &mut *self.hub;
-        let key = hub.sessions.insert(Session::new(conn, hub.now));
-        if hub.states.len() <= key.slot as usize {
-            hub.states.resize_with(key.slot as usize + 1, || None);
+        if let Some(key) = self.hub.by_conn(conn) {
+            return self.established(key);
         }
+        let hub = &mut *self.hub;
+        let key = hub.insert(Session::new(conn, hub.now));
         hub.link(conn, Index::some(key.slot));
-        hub.counters.connections_total.inc();
-        hub.counters.connections_open.add(1);
         let peer = match hub.admission.by_address() {
             true => self.tx.peer(conn).map(|peer| peer.ip()),
             false => None,
@@ -91,8 +96,13 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
                     self.frames(key, rest);
                 }
             }
+            Phase::Asking => {
+                if let Some(rest) = self.answered(key, bytes) {
+                    self.frames(key, rest);
+                }
+            }
             Phase::Deferred => self.keep_behind(key, bytes),
-            Phase::Flushing | Phase::Leaving => {}
+            Phase::Connecting | Phase::Flushing | Phase::Leaving => {}
         }
     }
 
@@ -120,12 +130,14 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         if window.is_empty() {
             return;
         }
+        let Some(session) = self.hub.sessions.get(key) else { return };
+        let rules = if session.client { self.hub.client_rules } else { self.hub.rules };
         // An idle session has no decoder: a fresh one goes on just as well.
         let mut assembly = self.hub.take_assembly(key);
         let mut fresh = Decoder::new();
         loop {
             let decoder = assembly.as_mut().map_or(&mut fresh, |a| &mut a.decoder);
-            let item = match decoder.next(&self.hub.rules, &mut window) {
+            let item = match decoder.next(&rules, &mut window) {
                 Ok(Some(item)) => item,
                 Ok(None) => break,
                 Err(error) => return self.protocol_error(key, error),
@@ -261,10 +273,7 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
             Some(Phase::Closing) => ClosedBy::Us,
             _ => return,
         };
-        let mut ending = Ending::new(code, by);
-        // Both hold a reason of at most 123 bytes.
-        let _ = ending.reason.try_push_str(reason);
-        self.hub.finish(key, ending);
+        self.hub.finish(key, Ending::with_reason(code, reason, by));
         self.settle_owed();
     }
 
@@ -329,10 +338,16 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
     pub(crate) fn eof(&mut self, conn: ConnId) {
         self.dispatch();
         let Some(key) = self.hub.by_conn(conn) else { return };
-        if self.hub.sessions.get(key).is_some_and(|session| session.announced) {
+        let Some(session) = self.hub.sessions.get_mut(key) else { return };
+        session.eof = true;
+        if session.phase == Phase::Asking {
+            return self.not_opened(key, "the server ended the connection without an answer");
+        }
+        if session.announced {
             self.hub.counters.abnormal_closed_total.inc();
         }
         self.hub.finish(key, Ending::new(CloseCode::ABNORMAL, ClosedBy::Transport));
+        self.hub.settle(key);
         self.settle_owed();
     }
 
@@ -340,11 +355,23 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
     pub(crate) fn closed(&mut self, conn: ConnId, gone: Gone) {
         self.dispatch();
         let Some(key) = self.hub.by_conn(conn) else { return };
+        let why = match (self.phase(key), gone) {
+            (Some(Phase::Connecting), _) => "can't connect",
+            (_, Gone::Finished) => "",
+            (_, Gone::Reset) => "reset by the peer",
+            (_, Gone::Failed) => "the transport failed",
+        };
         if self.hub.sessions.get(key).is_some_and(|session| session.announced) {
-            self.hub.counters.abnormal_closed_total.inc();
+            match self.phase(key) {
+                Some(Phase::Connecting | Phase::Asking) => {
+                    self.hub.counters.connects_failed_total.inc();
+                }
+                _ => self.hub.counters.abnormal_closed_total.inc(),
+            }
             tracing::debug!(session = %self.hub.id(key), ?gone, "transport ended");
         }
-        self.hub.announce_end(key, Ending::new(CloseCode::ABNORMAL, ClosedBy::Transport));
+        let ending = Ending::with_reason(CloseCode::ABNORMAL, why, ClosedBy::Transport);
+        self.hub.announce_end(key, ending);
         self.settle_owed();
         self.hub.forget(key);
     }
@@ -448,6 +475,8 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
                 self.hub.counters.handshakes_timed_out_total.inc();
                 self.refuse(key, &unavailable("no verdict on the request in time"));
             }
+            Phase::Connecting => self.not_opened(key, "no connection in time"),
+            Phase::Asking => self.not_opened(key, "no answer from the server in time"),
             Phase::Open => self.idle(key, now),
             Phase::Closing => {
                 let code = session.sent_code.unwrap_or(CloseCode::ABNORMAL);

@@ -63,6 +63,8 @@ pub struct Worker<B, H: Handler> {
     worked: bool,
     drain: Option<Drain>,
     stopped: bool,
+    /// The handler knows that the worker has begun.
+    started: bool,
 }
 
 impl<B: Backend, H: Handler> Worker<B, H> {
@@ -73,6 +75,9 @@ impl<B: Backend, H: Handler> Worker<B, H> {
         let hub = Hub {
             worker: inbox.worker,
             rules: Rules::new(Role::Server, settings.limits),
+            client_rules: Rules::new(Role::Client, settings.limits),
+            keys: None,
+            unborn: Vec::new(),
             now,
             sessions: Slab::new(),
             states: Vec::new(),
@@ -110,6 +115,7 @@ impl<B: Backend, H: Handler> Worker<B, H> {
             worked: false,
             drain: None,
             stopped: false,
+            started: false,
         }
     }
 
@@ -149,6 +155,10 @@ impl<B: Backend, H: Handler> Worker<B, H> {
             let (mut rx, mut tx) = backend.turn();
             let mut turn =
                 Turn { rx: &mut rx, tx: &mut tx, handler, hub, messages: Messages::new() };
+            if !std::mem::replace(&mut self.started, true) {
+                turn.start();
+            }
+            turn.bury_unborn();
             for event in events.as_slice() {
                 match *event {
                     Event::Opened(conn) => turn.opened(conn, pressure),
@@ -210,14 +220,22 @@ impl<B: Backend, H: Handler> Worker<B, H> {
     }
 
     fn apply_ops(&mut self) {
-        for op in self.hub.ops.drain(..) {
+        let mut ops = std::mem::take(&mut self.hub.ops);
+        for op in ops.drain(..) {
             match op {
+                Op::Connect(key, to) => {
+                    let begun = self.backend.connect(to);
+                    self.hub.connecting(key, begun);
+                }
                 Op::Close(conn) => self.backend.close(conn),
                 Op::Abort(conn) => self.backend.abort(conn),
                 Op::Pause(conn) => self.backend.pause_rx(conn, true),
                 Op::Resume(conn) => self.backend.pause_rx(conn, false),
             }
         }
+        // Keeps its memory.
+        self.hub.ops = ops;
+        self.busy |= !self.hub.unborn.is_empty();
         if self.drain.as_mut().is_some_and(Drain::close_listeners) || self.stopped {
             self.backend.set_accepting(Accepting::Closed);
         }

@@ -1,5 +1,7 @@
 //! Says what sessions do, through `tracing`: opened and ended at info, batches at trace.
 
+use hioload_ws_proto::handshake::Response;
+
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::handler::{Closed, Handler, Opening, Verdict};
@@ -35,6 +37,19 @@ impl<H: Handler> Handler for Logging<H> {
         let path = opening.request().path();
         tracing::info!(session = %opening.session(), peer, ?path, "{answer}");
         verdict
+    }
+
+    fn on_start(&mut self, context: &mut Context<'_, '_, H::Session>) {
+        self.0.on_start(context);
+    }
+
+    fn on_connected(
+        &mut self,
+        session: SessionId,
+        response: &Response<'_>,
+        context: &mut Context<'_, '_, H::Session>,
+    ) {
+        self.0.on_connected(session, response, context);
     }
 
     fn on_ready(&mut self, session: SessionId, context: &mut Context<'_, '_, H::Session>) {

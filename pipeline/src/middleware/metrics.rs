@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hioload_ws_proto::handshake::Response;
+
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::handler::{Closed, Handler, Opening, Verdict};
@@ -57,6 +59,19 @@ impl<H: Handler> Handler for Metrics<H> {
             Verdict::Defer(_) => self.counters.handler_deferred_total.inc(),
         }
         verdict
+    }
+
+    fn on_start(&mut self, context: &mut Context<'_, '_, H::Session>) {
+        self.inner.on_start(context);
+    }
+
+    fn on_connected(
+        &mut self,
+        session: SessionId,
+        response: &Response<'_>,
+        context: &mut Context<'_, '_, H::Session>,
+    ) {
+        self.inner.on_connected(session, response, context);
     }
 
     fn on_ready(&mut self, session: SessionId, context: &mut Context<'_, '_, H::Session>) {

@@ -4,7 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use hioload_ws_proto::CloseCode;
-use hioload_ws_proto::handshake::{Refusal, Status};
+use hioload_ws_proto::handshake::{Refusal, Response, Status};
 
 use crate::batch::Batch;
 use crate::context::Context;
@@ -60,6 +60,21 @@ impl<H: Handler> Handler for Recover<H> {
             tracing::error!(session = %opening.session(), "the handler panicked on a handshake");
             Verdict::Refuse(Refusal::new(Status::INTERNAL_ERROR, "internal error"))
         })
+    }
+
+    fn on_start(&mut self, context: &mut Context<'_, '_, H::Session>) {
+        self.guard(None, context, |inner, context| inner.on_start(context));
+    }
+
+    fn on_connected(
+        &mut self,
+        session: SessionId,
+        response: &Response<'_>,
+        context: &mut Context<'_, '_, H::Session>,
+    ) {
+        self.guard(Some(session), context, |inner, context| {
+            inner.on_connected(session, response, context);
+        });
     }
 
     fn on_ready(&mut self, session: SessionId, context: &mut Context<'_, '_, H::Session>) {
