@@ -196,7 +196,13 @@ fn the_example_of_the_rfc_opens_the_connection() {
 #[test]
 fn upgrade_is_websocket_in_any_case_and_alone() {
     accept(&with("Upgrade: WebSocket"), |_| ());
-    for line in ["Upgrade: h2c", "Upgrade: websocket, h2c", "Upgrade: websockets", "Upgrade:"] {
+    for line in [
+        "Upgrade: h2c",
+        "Upgrade: websocket, h2c",
+        "Upgrade: websockst",
+        "Upgrade: websockets",
+        "Upgrade:",
+    ] {
         assert_eq!(refuse(&with(line)), HandshakeError::Upgrade, "{line}");
     }
     assert_eq!(refuse(&without("Upgrade")), HandshakeError::Upgrade);
@@ -384,6 +390,8 @@ fn a_head_above_the_limit_is_refused() {
         let error = HandshakeError::TooLong { limit_bytes };
         assert_eq!(feed(&answer, limit_bytes), Err(error));
     }
+    // What lies behind the limit is not looked at, whether it is there already or not.
+    assert_eq!(feed(b"HX", 1), Err(HandshakeError::TooLong { limit_bytes: 1 }));
 }
 
 #[test]
@@ -399,6 +407,11 @@ fn interim_responses_are_passed_over_within_the_limit() {
     assert_eq!((response.headers().count(), response.header("link")), (4, None));
     assert_eq!(feed(&stream, len), Ok(Some(len)));
     assert_eq!(feed(&stream, len - 1), Err(HandshakeError::TooLong { limit_bytes: len - 1 }));
+    for cut in 0..stream.len() {
+        let mut handshake = start();
+        let _ = handshake.feed(&stream[..cut], LIMIT);
+        assert_eq!(handshake.feed(&stream, LIMIT), Ok(Some(len)), "cut at {cut}");
+    }
     let endless = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(400);
     assert_eq!(feed(&endless, LIMIT), Err(HandshakeError::TooLong { limit_bytes: LIMIT }));
     assert_eq!(feed(b"HTTP/1.1 100\r\n\r\nSSH", LIMIT), Err(HandshakeError::NotHttp));
