@@ -20,7 +20,7 @@ fn bad_requests_are_refused_and_accepting_goes_on() {
     let server = TestServer::echo();
     let cases = [
         (replaced("GET", "POST"), 405),
-        (replaced("HTTP/1.1", "HTTP/1.0"), 505),
+        (replaced("HTTP/1.1", "HTTP/1.0"), 400),
         (replaced("Version: 13", "Version: 8"), 426),
         (replaced("Upgrade: websocket\r\n", ""), 426),
         (replaced("Host: localhost\r\n", ""), 400),
@@ -99,7 +99,11 @@ fn violations_are_answered_with_their_close_code() {
         ("text that isn't UTF-8", frame(true, TEXT, b"\xC3\x28"), 1007),
         ("a close code that never travels", frame(true, CLOSE, &[3, 238]), 1002),
         ("half a close code", frame(true, CLOSE, &[3]), 1002),
-        ("a frame above the limit", frame(true, BINARY, &vec![0; (1 << 20) + 1])[..64].into(), 1009),
+        (
+            "a frame above the limit",
+            frame(true, BINARY, &vec![0; (1 << 20) + 1])[..64].into(),
+            1009,
+        ),
     ];
     let errors = cases.len() as u64;
     let mapped = server.monitor().pool().mapped_bytes;
@@ -109,7 +113,11 @@ fn violations_are_answered_with_their_close_code() {
         assert_eq!(client.close_code(), Some(code), "{what}");
     }
     assert_eq!(server.monitor().total().protocol_errors_total, errors);
-    assert_eq!(server.monitor().pool().mapped_bytes, mapped, "no memory for what is only announced");
+    assert_eq!(
+        server.monitor().pool().mapped_bytes,
+        mapped,
+        "no memory for what is only announced"
+    );
     server.serves_and_leaks_nothing();
 }
 
@@ -223,6 +231,6 @@ fn a_panic_of_the_handler_ends_only_the_session_that_it_was_about() {
         other.send_frame(9, b"still here");
         assert_eq!(other.frame().unwrap().opcode, PONG);
     }
-    drop(others);
+    drop((others, refused, last_words));
     server.serves_and_leaks_nothing();
 }

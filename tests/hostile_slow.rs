@@ -63,6 +63,7 @@ fn handshakes_that_take_too_long_end_with_408() {
     assert_eq!(half.refusal(), 408);
     assert_eq!(silent.refusal(), 408);
     assert_eq!(server.monitor().total().handshakes_timed_out_total, 2);
+    drop((silent, half));
     server.serves_and_leaks_nothing();
 }
 
@@ -79,6 +80,7 @@ fn an_idle_session_is_pinged_and_then_closed() {
     // Without an answer to the ping:
     assert_eq!(client.close_code(), Some(1001));
     assert_eq!(server.monitor().total().idle_closed_total, 1);
+    drop(client);
     server.serves_and_leaks_nothing();
 }
 
