@@ -1,0 +1,268 @@
+//! The table of connections: 64 bytes for each, frozen or not, in chunks that never move.
+//!
+//! An entry holds the 4-tuple and, while the connection has no socket, all that is needed to give
+//! it one again. Its index is the connection's name for the timer wheel, the flow table and (with
+//! a generation) the user; its fields have no pointers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hioload_core::TimerKey;
+
+use crate::slots::{Slots, prefetch};
+
+/// Names a connection of one stack. A stale one reaches nobody.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ConnId {
+    /// Index, dense from 0.
+    pub slot: u32,
+    /// Counts the tenants of the index.
+    pub generation: u32,
+}
+
+/// No slot, no connection.
+pub(crate) const NIL: u32 = u32::MAX;
+
+/// A 4-tuple. The family is that of our address.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Tuple {
+    /// IPv4 in the first four bytes, the rest 0.
+    pub(crate) remote: [u8; 16],
+    pub(crate) remote_port: u16,
+    pub(crate) local_port: u16,
+    /// Index into the stack's addresses.
+    pub(crate) local: u8,
+    pub(crate) v6: bool,
+}
+
+impl Tuple {
+    pub(crate) fn new(local: u8, local_port: u16, remote: IpAddr, remote_port: u16) -> Tuple {
+        let mut bytes = [0; 16];
+        match remote {
+            IpAddr::V4(ip) => bytes[..4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => bytes = ip.octets(),
+        }
+        Tuple { remote: bytes, remote_port, local_port, local, v6: remote.is_ipv6() }
+    }
+
+    pub(crate) fn remote_ip(&self) -> IpAddr {
+        match self.v6 {
+            true => IpAddr::V6(Ipv6Addr::from(self.remote)),
+            false => {
+                let [a, b, c, d, ..] = self.remote;
+                IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+            }
+        }
+    }
+
+    /// All of it, for hashing.
+    pub(crate) fn bytes(&self) -> [u8; 22] {
+        let mut bytes = [0; 22];
+        bytes[..16].copy_from_slice(&self.remote);
+        bytes[16..18].copy_from_slice(&self.remote_port.to_be_bytes());
+        bytes[18..20].copy_from_slice(&self.local_port.to_be_bytes());
+        bytes[20] = self.local;
+        bytes[21] = u8::from(self.v6);
+        bytes
+    }
+}
+
+/// What an entry is.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Nobody's.
+    Free,
+    /// A socket with rings.
+    Live,
+    /// Established, idle, without memory: `record` says how to go on.
+    Frozen,
+    /// RFC 9293 §3.4.3: closed; `record` says what to answer.
+    TimeWait,
+}
+
+/// A connection's state while it has no socket.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) snd_nxt: u32,
+    pub(crate) rcv_nxt: u32,
+    /// Right edge of the window that the peer was told.
+    pub(crate) rcv_edge: u32,
+    /// The peer's window as it stood in its last segment, not yet scaled.
+    pub(crate) peer_window: u16,
+    /// The peer's MSS option; 0 where it sent none.
+    pub(crate) peer_mss: u16,
+    /// The peer's window scale; `NO_SCALE` where it sent none.
+    pub(crate) peer_scale: u8,
+    pub(crate) peer_sack: bool,
+    pub(crate) ring_class: u8,
+    pub(crate) mtu_class: u8,
+}
+
+/// The peer didn't send a window scale option.
+pub(crate) const NO_SCALE: u8 = u8::MAX;
+
+/// One entry of the table.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Conn {
+    pub(crate) tuple: Tuple,
+    pub(crate) phase: Phase,
+    /// The user was told that it is open.
+    pub(crate) opened: bool,
+    /// The user wants no `Readable`.
+    pub(crate) paused: bool,
+    /// In the list of connections with news for the user.
+    pub(crate) in_ready: bool,
+    /// In the list of connections to look after at the end of the turn.
+    pub(crate) in_dirty: bool,
+    pub(crate) generation: u32,
+    /// The socket's slot while live.
+    pub(crate) live: u32,
+    pub(crate) timer: Option<TimerKey>,
+    pub(crate) record: Record,
+}
+
+/// What an idle connection costs in this table; the flow entry and nothing else come on top.
+pub const CONN_BYTES: usize = size_of::<Conn>();
+const _: () = assert!(CONN_BYTES == 64);
+const _: () = assert!(size_of::<Record>() <= 24);
+
+const CHUNK_SHIFT: u32 = 12;
+const CHUNK: usize = 1 << CHUNK_SHIFT;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Conns {
+    chunks: Vec<Box<[Conn]>>,
+    free: Vec<u32>,
+    used: u32,
+    max: u32,
+}
+
+fn vacant() -> Conn {
+    Conn {
+        tuple: Tuple::default(),
+        phase: Phase::Free,
+        opened: false,
+        paused: false,
+        in_ready: false,
+        in_dirty: false,
+        generation: 0,
+        live: NIL,
+        timer: None,
+        record: Record::default(),
+    }
+}
+
+impl Conns {
+    pub(crate) fn new(max: u32) -> Conns {
+        Conns { chunks: Vec::new(), free: Vec::new(), used: 0, max }
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        self.used - self.free.len() as u32
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.max
+    }
+
+    /// Takes an entry; `None` where the table is full.
+    pub(crate) fn take(&mut self, tuple: Tuple, phase: Phase, live: u32) -> Option<u32> {
+        if self.is_full() {
+            return None;
+        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            if self.used as usize == self.chunks.len() * CHUNK {
+                self.chunks.push((0..CHUNK).map(|_| vacant()).collect());
+            }
+            self.used += 1;
+            self.used - 1
+        });
+        let conn = self.at_mut(index);
+        let (generation, in_dirty, in_ready) = (conn.generation, conn.in_dirty, conn.in_ready);
+        // A stale place in a list is harmless: whoever walks it looks at what is here now.
+        *conn = Conn { tuple, phase, live, generation, in_dirty, in_ready, ..vacant() };
+        Some(index)
+    }
+
+    /// Gives an entry back; its names are dead from now on.
+    pub(crate) fn release(&mut self, index: u32) {
+        let conn = self.at_mut(index);
+        debug_assert!(conn.phase != Phase::Free && conn.timer.is_none());
+        conn.phase = Phase::Free;
+        conn.live = NIL;
+        conn.generation = conn.generation.wrapping_add(1);
+        self.free.push(index);
+    }
+
+    #[inline]
+    pub(crate) fn at(&self, index: u32) -> &Conn {
+        &self.chunks[(index >> CHUNK_SHIFT) as usize][index as usize % CHUNK]
+    }
+
+    #[inline]
+    pub(crate) fn at_mut(&mut self, index: u32) -> &mut Conn {
+        &mut self.chunks[(index >> CHUNK_SHIFT) as usize][index as usize % CHUNK]
+    }
+
+    /// The index that a user's name means, if it still means one.
+    pub(crate) fn index(&self, id: ConnId) -> Option<u32> {
+        (id.slot < self.used).then_some(())?;
+        let conn = self.at(id.slot);
+        let named = matches!(conn.phase, Phase::Live | Phase::Frozen);
+        (named && conn.generation == id.generation).then_some(id.slot)
+    }
+
+    pub(crate) fn id(&self, index: u32) -> ConnId {
+        ConnId { slot: index, generation: self.at(index).generation }
+    }
+
+    #[inline]
+    pub(crate) fn prefetch(&self, index: u32) {
+        prefetch(self.at(index));
+    }
+}
+
+/// The connections and the memory of those that are live.
+pub(crate) struct Table {
+    pub(crate) conns: Conns,
+    pub(crate) slots: Slots,
+}
+
+impl Table {
+    /// The slot of a connection, where it is live.
+    #[inline]
+    pub(crate) fn slot(&self, index: u32) -> Option<u32> {
+        let conn = self.conns.at(index);
+        (conn.phase == Phase::Live).then_some(conn.live)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_name_reaches_nobody_and_the_table_is_bounded() {
+        let mut conns = Conns::new(2);
+        let first = conns.take(Tuple::default(), Phase::Live, 7).unwrap();
+        let id = conns.id(first);
+        assert_eq!(conns.index(id), Some(first));
+        conns.release(first);
+        assert_eq!(conns.index(id), None);
+        let again = conns.take(Tuple::default(), Phase::Live, 8).unwrap();
+        assert_eq!(again, first);
+        assert_eq!(conns.index(id), None);
+        assert!(conns.take(Tuple::default(), Phase::Live, 9).is_some());
+        assert!(conns.take(Tuple::default(), Phase::Live, 10).is_none());
+        assert_eq!(conns.index(ConnId { slot: 99, generation: 0 }), None);
+    }
+
+    #[test]
+    fn both_families_survive_a_tuple() {
+        for ip in ["192.0.2.7", "2001:db8::7"] {
+            let ip: IpAddr = ip.parse().unwrap();
+            assert_eq!(Tuple::new(0, 1, ip, 2).remote_ip(), ip);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What we know of a connection that has a socket, beside what smoltcp knows and doesn't tell.
+//!
+//! smoltcp keeps its sequence numbers to itself; ours follow what goes in and out of the socket.
+
+use hioload_core::Now;
+
+use crate::conn::NO_SCALE;
+
+/// Lies in the slot, next to the socket.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Live {
+    /// Its entry in the table.
+    pub(crate) conn: u32,
+    /// Next byte that we expect (RCV.NXT).
+    pub(crate) rcv_nxt: u32,
+    /// Right edge of the window that we told the peer.
+    pub(crate) rcv_edge: u32,
+    /// End of the furthest data that arrived in the window: beyond `rcv_nxt`, there is a hole.
+    pub(crate) rcv_seen: u32,
+    /// Oldest unacknowledged byte (SND.UNA).
+    pub(crate) snd_una: u32,
+    /// Next byte to send (SND.NXT): the highest that was ever sent, plus one.
+    pub(crate) snd_nxt: u32,
+    /// Bytes lent out of the receive ring in this turn.
+    pub(crate) lent: u32,
+    /// Bytes of output that found no room: `Writable` follows when they would.
+    pub(crate) wanted: u32,
+    /// Segments sent again.
+    pub(crate) retransmits: u32,
+    /// Smoothed round trip in µs; 0 where none was measured.
+    pub(crate) rtt_us: u32,
+    /// The segment that is timed: its end, and when it was sent.
+    pub(crate) timed: Option<(u32, Now)>,
+    /// Last time a segment came in or data went out.
+    pub(crate) active: Now,
+    /// Last time the peer acknowledged something, or there was nothing to acknowledge.
+    pub(crate) progress: Now,
+    /// When the handshake began; once the user closed, when that was.
+    pub(crate) began: Now,
+    /// When the wheel will wake it.
+    pub(crate) timer_at: Now,
+    pub(crate) peer_window: u16,
+    pub(crate) peer_mss: u16,
+    pub(crate) peer_scale: u8,
+    pub(crate) peer_sack: bool,
+    pub(crate) mtu_class: u8,
+    /// Rings that it would rather have.
+    pub(crate) wish_class: u8,
+    /// Counted as half-open.
+    pub(crate) half_open: bool,
+    /// We opened it.
+    pub(crate) outgoing: bool,
+    /// In the turn's list of those that were sent on or taken from.
+    pub(crate) touched: bool,
+    /// The user closed it: what arrives is thrown away.
+    pub(crate) closing: bool,
+    /// The user was told that the peer finished.
+    pub(crate) eof_told: bool,
+    /// The peer reset it.
+    pub(crate) was_reset: bool,
+    /// It ended by a timeout or an error.
+    pub(crate) failed: bool,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Live {
+            conn: 0,
+            rcv_nxt: 0,
+            rcv_edge: 0,
+            rcv_seen: 0,
+            snd_una: 0,
+            snd_nxt: 0,
+            lent: 0,
+            wanted: 0,
+            retransmits: 0,
+            rtt_us: 0,
+            timed: None,
+            active: Now::ZERO,
+            progress: Now::ZERO,
+            began: Now::ZERO,
+            timer_at: Now::MAX,
+            peer_window: 0,
+            peer_mss: 0,
+            peer_scale: NO_SCALE,
+            peer_sack: false,
+            mtu_class: 0,
+            wish_class: 0,
+            half_open: false,
+            outgoing: false,
+            touched: false,
+            closing: false,
+            eof_told: false,
+            was_reset: false,
+            failed: false,
+        }
+    }
+}
+
+/// What a call into smoltcp sent for a connection.
+#[derive(Copy, Clone, Default, Debug)]
+pub(crate) struct Sent {
+    /// Segments.
+    pub(crate) segments: u32,
+    /// Of the last one.
+    pub(crate) ack: u32,
+    /// Of the last one.
+    pub(crate) window: u16,
+    /// Where the first segment that occupies sequence space begins, and its length.
+    pub(crate) data: Option<(u32, u32)>,
+    /// The last one acknowledges something.
+    pub(crate) has_ack: bool,
+}
+
+/// Whether `a` is before `b` in sequence space (RFC 9293 §3.4).
+#[inline]
+pub(crate) fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+impl Live {
+    /// Takes note of what was sent. Each call into smoltcp sends one segment at most, beside replies.
+    #[inline]
+    pub(crate) fn note(&mut self, sent: &Sent, now: Now) -> bool {
+        if sent.segments == 0 {
+            return false;
+        }
+        if sent.has_ack {
+            let edge = sent.ack.wrapping_add(u32::from(sent.window));
+            if before(self.rcv_edge, edge) {
+                self.rcv_edge = edge;
+            }
+        }
+        let Some((seq, len)) = sent.data else { return false };
+        let end = seq.wrapping_add(len);
+        self.active = now;
+        if before(seq, self.snd_nxt) {
+            // Karn: what was sent twice isn't timed (RFC 6298 §3).
+            self.timed = None;
+            self.retransmits = self.retransmits.saturating_add(1);
+            if before(self.snd_nxt, end) {
+                self.snd_nxt = end;
+            }
+            return true;
+        }
+        if self.snd_una == self.snd_nxt {
+            self.progress = now;
+        }
+        self.snd_nxt = end;
+        if self.timed.is_none() {
+            self.timed = Some((end, now));
+        }
+        false
+    }
+
+    /// The peer acknowledged up to `ack`.
+    #[inline]
+    pub(crate) fn acknowledged(&mut self, ack: u32, now: Now) {
+        if !before(self.snd_una, ack) {
+            return;
+        }
+        self.snd_una = ack;
+        self.progress = now;
+        if let Some((end, at)) = self.timed
+            && !before(ack, end)
+        {
+            let sample = u32::try_from(now.since(at).as_micros()).unwrap_or(u32::MAX).max(1);
+            self.rtt_us = match self.rtt_us {
+                0 => sample,
+                // RFC 6298 §2.3, alpha = 1/8.
+                rtt => (u64::from(rtt) * 7 / 8 + u64::from(sample) / 8) as u32,
+            };
+            self.timed = None;
+        }
+    }
+
+    /// Whether something that we sent isn't acknowledged.
+    #[inline]
+    pub(crate) fn in_flight(&self) -> bool {
+        self.snd_una != self.snd_nxt
+    }
+}

@@ -1,0 +1,349 @@
+//! Below TCP: our addresses, routes and neighbours, and the way out.
+//!
+//! [`Out`] is what everything that sends holds: the link's transmit half and the network state.
+//! A packet is written in the link's own memory behind room for the Ethernet header; when its
+//! destination is known, the header is written in front and the frame is committed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use hioload_core::Now;
+
+use crate::checksum::Sum;
+use crate::config::{ADDRESSES_MAX, Address, StackConfig};
+use crate::counters::StackCounters;
+use crate::frame::{self, Bare, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, TCP};
+use crate::link::{LinkInfo, LinkTx, TxMeta};
+use crate::live::Sent;
+use crate::neighbor::{Lookup, Mac, Neighbors};
+use crate::rate::Bucket;
+use crate::trace::Trace;
+
+/// The state below TCP.
+pub(crate) struct Net {
+    pub(crate) info: LinkInfo,
+    pub(crate) locals: ArrayVec<Address, ADDRESSES_MAX>,
+    gateway_v4: Option<Ipv4Addr>,
+    gateway_v6: Option<Ipv6Addr>,
+    pub(crate) vlan: Option<u16>,
+    pub(crate) neighbors: Neighbors,
+    pub(crate) counters: Arc<StackCounters>,
+    pub(crate) icmp_rate: Bucket,
+    pub(crate) reset_rate: Bucket,
+    pub(crate) trace: Option<Trace>,
+    /// Where a packet goes for which the link has no room.
+    nowhere: Box<[u8]>,
+}
+
+impl Net {
+    pub(crate) fn new(config: &StackConfig, info: LinkInfo, counters: Arc<StackCounters>) -> Net {
+        Net {
+            info,
+            locals: config.addresses.iter().copied().take(ADDRESSES_MAX).collect(),
+            gateway_v4: config.gateway_v4,
+            gateway_v6: config.gateway_v6,
+            vlan: config.vlan,
+            neighbors: Neighbors::new(config.neighbors_max),
+            counters,
+            icmp_rate: Bucket::new(config.icmp_per_second),
+            reset_rate: Bucket::new(config.resets_per_second),
+            trace: None,
+            nowhere: vec![0; usize::from(info.mtu)].into(),
+        }
+    }
+
+    /// Bytes of the Ethernet and VLAN headers.
+    #[inline]
+    pub(crate) fn l2_len(&self) -> usize {
+        if self.vlan.is_some() { 18 } else { 14 }
+    }
+
+    /// Which of our addresses this is.
+    #[inline]
+    pub(crate) fn local_index(&self, ip: IpAddr) -> Option<u8> {
+        self.locals.iter().position(|local| local.ip == ip).map(|index| index as u8)
+    }
+
+    pub(crate) fn local_ip(&self, index: u8) -> IpAddr {
+        self.locals[usize::from(index)].ip
+    }
+
+    /// Whether an address is on the link.
+    pub(crate) fn on_link(&self, ip: IpAddr) -> bool {
+        if let IpAddr::V6(ip) = ip
+            && ip.is_unicast_link_local()
+        {
+            return true;
+        }
+        self.locals.iter().any(|local| same_network(local, ip))
+    }
+
+    /// The address to speak from to `ip`.
+    pub(crate) fn source_for(&self, ip: IpAddr) -> Option<u8> {
+        let locals = &self.locals;
+        let near = locals.iter().position(|local| same_network(local, ip));
+        near.or_else(|| locals.iter().position(|local| local.ip.is_ipv6() == ip.is_ipv6()))
+            .map(|index| index as u8)
+    }
+
+    /// Who on the link takes a packet for `ip`.
+    #[inline]
+    pub(crate) fn next_hop(&self, ip: IpAddr) -> Option<IpAddr> {
+        if self.on_link(ip) {
+            return Some(ip);
+        }
+        match ip {
+            IpAddr::V4(_) => self.gateway_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.gateway_v6.map(IpAddr::V6),
+        }
+    }
+}
+
+fn same_network(local: &Address, ip: IpAddr) -> bool {
+    let prefix = u32::from(local.prefix);
+    match (local.ip, ip) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            let differ = a.to_bits() ^ b.to_bits();
+            differ.leading_zeros() >= prefix
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            let differ = a.to_bits() ^ b.to_bits();
+            differ.leading_zeros() >= prefix
+        }
+        _ => false,
+    }
+}
+
+/// The address of all who solicit `ip` (RFC 4291 §2.7.1).
+pub(crate) fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = ip.octets();
+    let low = u16::from(b) << 8 | u16::from(c);
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), low)
+}
+
+fn multicast_mac(ip: Ipv6Addr) -> Mac {
+    let [.., a, b, c, d] = ip.octets();
+    [0x33, 0x33, a, b, c, d]
+}
+
+/// The way out, for the length of a turn.
+pub(crate) struct Out<'a, T: LinkTx> {
+    pub(crate) tx: &'a mut T,
+    pub(crate) net: &'a mut Net,
+    pub(crate) now: Now,
+    /// What the current call into smoltcp sent.
+    pub(crate) sent: Sent,
+}
+
+impl<T: LinkTx> Out<'_, T> {
+    /// Writes an IP packet of `len` bytes and sends it.
+    pub(crate) fn packet<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        let l2 = self.net.l2_len();
+        match self.tx.next(l2 + len) {
+            Some(frame) => {
+                let result = fill(&mut frame[l2..]);
+                self.finish(len);
+                result
+            }
+            None => {
+                self.net.counters.drop_link_full_total.inc();
+                if self.net.nowhere.len() < len {
+                    self.net.nowhere = vec![0; len].into();
+                }
+                fill(&mut self.net.nowhere[..len])
+            }
+        }
+    }
+
+    /// The packet is written: looks at it, addresses it, commits it.
+    fn finish(&mut self, len: usize) {
+        let l2 = self.net.l2_len();
+        let Some(frame) = self.tx.next(l2 + len) else { return };
+        let packet = &mut frame[l2..];
+        let v6 = packet[0] >> 4 == 6;
+        let (src, dst, protocol, l3) = if v6 {
+            let at = |n: usize| {
+                let mut ip = [0u8; 16];
+                ip.copy_from_slice(&packet[n..n + 16]);
+                IpAddr::V6(ip.into())
+            };
+            (at(8), at(24), packet[6], 40)
+        } else {
+            let at =
+                |n: usize| IpAddr::from([packet[n], packet[n + 1], packet[n + 2], packet[n + 3]]);
+            (at(12), at(16), packet[9], 20)
+        };
+        let mut meta =
+            TxMeta { l2_len: l2 as u8, l3_len: l3, ip_checksum: false, tcp_checksum: false };
+        if protocol == TCP {
+            let l3 = usize::from(l3);
+            self.sent = note(&self.sent, &packet[l3..]);
+            self.net.counters.segments_out_total.inc();
+            if let Some(trace) = &mut self.net.trace {
+                trace.packet(packet, dst, self.now);
+            }
+            meta.ip_checksum = !v6 && self.net.info.offloads.tx_ip_checksum;
+            meta.tcp_checksum = self.net.info.offloads.tx_tcp_checksum;
+            if meta.ip_checksum {
+                packet[10..12].fill(0);
+            }
+            if meta.tcp_checksum {
+                let sum = Sum::pseudo(src, dst, TCP, (len - l3) as u16).fold();
+                packet[l3 + 16..l3 + 18].copy_from_slice(&sum.to_be_bytes());
+            }
+        }
+        let ethertype = if v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+        if let IpAddr::V6(to) = dst
+            && to.is_multicast()
+        {
+            return self.commit(l2 + len, multicast_mac(to), ethertype, meta);
+        }
+        let Some(hop) = self.net.next_hop(dst) else {
+            return self.net.counters.drop_no_route_total.inc();
+        };
+        match self.net.neighbors.lookup(hop, self.now) {
+            Lookup::Known(mac) => self.commit(l2 + len, mac, ethertype, meta),
+            Lookup::Stale(mac) => {
+                self.commit(l2 + len, mac, ethertype, meta);
+                self.ask(hop);
+            }
+            unknown => {
+                self.hold(hop, len, meta);
+                if unknown == Lookup::Ask {
+                    self.ask(hop);
+                }
+            }
+        }
+    }
+
+    /// Keeps the packet that is in the link's memory until its neighbour answers.
+    fn hold(&mut self, hop: IpAddr, len: usize, meta: TxMeta) {
+        let l2 = self.net.l2_len();
+        let Some(frame) = self.tx.next(l2 + len) else { return };
+        let packet = &mut frame[l2..];
+        if meta.tcp_checksum || meta.ip_checksum {
+            complete_checksums(packet, usize::from(meta.l3_len), meta);
+        }
+        if !self.net.neighbors.hold(hop, packet) {
+            self.net.counters.drop_neighbor_total.inc();
+        }
+    }
+
+    fn commit(&mut self, len: usize, to: Mac, ethertype: u16, meta: TxMeta) {
+        let Some(frame) = self.tx.next(len) else { return };
+        frame::write_ethernet(frame, to, self.net.info.mac, self.net.vlan, ethertype);
+        self.tx.commit(meta);
+        self.net.counters.frames_out_total.inc();
+    }
+
+    /// Sends a frame to one station.
+    pub(crate) fn frame(&mut self, to: Mac, type_: u16, len: usize, fill: impl FnOnce(&mut [u8])) {
+        let l2 = self.net.l2_len();
+        match self.tx.next(l2 + len) {
+            Some(frame) => {
+                fill(&mut frame[l2..]);
+                self.commit(l2 + len, to, type_, TxMeta { l2_len: l2 as u8, ..TxMeta::default() });
+            }
+            None => self.net.counters.drop_link_full_total.inc(),
+        }
+    }
+
+    /// Sends a segment of ours that no socket makes.
+    pub(crate) fn bare(&mut self, src: IpAddr, dst: IpAddr, bare: &Bare) {
+        let len = bare.packet_len(src.is_ipv6());
+        self.packet(len, |packet| frame::write_bare(packet, src, dst, bare));
+    }
+
+    /// The neighbour is known: what waited for it leaves.
+    pub(crate) fn learned(&mut self, ip: IpAddr, mac: Mac, create: bool) {
+        let now = self.now;
+        for packet in self.net.neighbors.learn(ip, mac, create, now) {
+            let ethertype = if packet[0] >> 4 == 6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
+            self.frame(mac, ethertype, packet.len(), |payload| payload.copy_from_slice(&packet));
+        }
+    }
+
+    /// Asks who has this address.
+    pub(crate) fn ask(&mut self, ip: IpAddr) {
+        let mac = self.net.info.mac;
+        let Some(source) = self.net.source_for(ip) else { return };
+        match (self.net.local_ip(source), ip) {
+            (IpAddr::V4(from), IpAddr::V4(ip)) => self.arp(1, [255; 6], from, [0; 6], ip),
+            (IpAddr::V6(from), IpAddr::V6(ip)) => {
+                let to = solicited_node(ip);
+                // RFC 4861 §4.3, with the source link-layer address option.
+                let message = crate::icmp::neighbor_message(135, 0, ip, 1, mac);
+                self.icmpv6(from, to, multicast_mac(to), message);
+            }
+            _ => {}
+        }
+    }
+
+    /// RFC 826.
+    pub(crate) fn arp(&mut self, op: u8, to: Mac, from: Ipv4Addr, target: Mac, ip: Ipv4Addr) {
+        let mac = self.net.info.mac;
+        self.frame(to, ETHERTYPE_ARP, 28, |arp| {
+            arp[..8].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, op]);
+            arp[8..14].copy_from_slice(&mac);
+            arp[14..18].copy_from_slice(&from.octets());
+            arp[18..24].copy_from_slice(&target);
+            arp[24..28].copy_from_slice(&ip.octets());
+        });
+    }
+
+    /// Sends a neighbour discovery message.
+    pub(crate) fn icmpv6(&mut self, from: Ipv6Addr, to: Ipv6Addr, mac: Mac, message: [u8; 32]) {
+        self.frame(mac, ETHERTYPE_IPV6, 72, |packet| {
+            frame::write_ip(packet, from.into(), to.into(), frame::ICMPV6, 255);
+            packet[40..].copy_from_slice(&message);
+            let sum = Sum::pseudo(from.into(), to.into(), frame::ICMPV6, 32).add(&packet[40..]);
+            packet[42..44].copy_from_slice(&sum.finish().to_be_bytes());
+        });
+    }
+
+    /// Tells everybody on the link where our addresses are (RFC 5227 §3, RFC 4861 §7.2.6).
+    pub(crate) fn announce(&mut self) {
+        let mac = self.net.info.mac;
+        for index in 0..self.net.locals.len() {
+            match self.net.local_ip(index as u8) {
+                IpAddr::V4(ip) => self.arp(1, [255; 6], ip, [0; 6], ip),
+                IpAddr::V6(ip) => {
+                    let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+                    // Override, unsolicited, with the target link-layer address option.
+                    let message = crate::icmp::neighbor_message(136, 0x20, ip, 2, mac);
+                    self.icmpv6(ip, all, multicast_mac(all), message);
+                }
+            }
+        }
+    }
+}
+
+/// Takes note of an outgoing segment.
+fn note(sent: &Sent, tcp: &[u8]) -> Sent {
+    let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+    let flags = tcp[13];
+    let header = usize::from(tcp[12] >> 4) * 4;
+    let control = u32::from(flags & frame::SYN != 0) + u32::from(flags & frame::FIN != 0);
+    let len = (tcp.len() - header) as u32 + control;
+    Sent {
+        segments: sent.segments + 1,
+        ack: word(8),
+        window: u16::from_be_bytes([tcp[14], tcp[15]]),
+        has_ack: flags & frame::ACK != 0,
+        data: sent.data.or((len > 0).then(|| (word(4), len))),
+    }
+}
+
+/// Does in software what was left to the device.
+fn complete_checksums(packet: &mut [u8], l3: usize, meta: TxMeta) {
+    if meta.ip_checksum {
+        let sum = Sum::default().add(&packet[..l3]).finish();
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    if meta.tcp_checksum {
+        // The pseudo-header's sum is in the field.
+        let sum = Sum::default().add(&packet[l3..]).finish();
+        packet[l3 + 16..l3 + 18].copy_from_slice(&sum.to_be_bytes());
+    }
+}

@@ -1,0 +1,405 @@
+//! The memory of live connections, and the stack's only unsafe room: a slab of smoltcp sockets
+//! with their rings, on hugepages where there are any.
+//!
+//! A slot is a header (our state and the `SocketStorage`), the receive ring and the send ring in
+//! one stretch of memory. Slots of one ring class lie in chunks of at least 2 MiB; a chunk that
+//! nobody uses goes back to the system, except one that is kept. smoltcp's rings borrow the slot's
+//! own memory for as long as the socket is in it.
+//!
+//! Invariants: a chunk's memory stays where it is until the chunk is dropped, which happens only
+//! when all its slots are vacant or with the slab. A header with `occupied` set holds a
+//! socket; its rings are reached through that socket alone, except for the one window at a time
+//! that [`Slots::lend`] gives away.
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+
+use hioload_core::region::Region;
+use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
+use smoltcp::socket::tcp;
+
+use crate::config::RING_BYTES;
+use crate::conn::Table;
+use crate::live::Live;
+
+const CHUNK_BYTES: usize = 2 << 20;
+const CLASSES: usize = RING_BYTES.len();
+/// A slot's number: class in the top two bits, then chunk and place.
+const CLASS_SHIFT: u32 = 30;
+const NONE: u32 = u32::MAX;
+
+#[repr(C, align(64))]
+struct Head {
+    /// 0 in fresh memory.
+    occupied: u32,
+    /// The next vacant slot of the chunk, while vacant.
+    next: u32,
+    live: MaybeUninit<Live>,
+    storage: MaybeUninit<[SocketStorage<'static>; 1]>,
+}
+
+/// Bytes of a live connection beside its rings and its entry in the table.
+pub const HEAD_BYTES: usize = size_of::<Head>();
+const _: () = assert!(HEAD_BYTES <= 704);
+
+struct Chunk {
+    region: Region,
+    free: u32,
+    /// Slots from here on were never used.
+    fresh: u32,
+    used: u32,
+    in_partial: bool,
+}
+
+struct Class {
+    ring: usize,
+    stride: usize,
+    /// Slots a chunk, and the bits that number them.
+    slots: u32,
+    shift: u32,
+    chunks: Vec<Option<Chunk>>,
+    vacant: Vec<u32>,
+    /// Chunks with room, the one to use last.
+    partial: Vec<u32>,
+    /// A chunk that is empty and kept.
+    spare: u32,
+}
+
+/// See the module.
+pub(crate) struct Slots {
+    classes: [Class; CLASSES],
+    huge: bool,
+    node: Option<u32>,
+    bytes: usize,
+}
+
+/// Asks the processor to fetch the line of a value that will be needed soon.
+#[inline]
+pub(crate) fn prefetch<T>(value: &T) {
+    prefetch_at(std::ptr::from_ref(value).cast());
+}
+
+#[inline]
+fn prefetch_at(at: *const i8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint: it reads nothing and faults on no address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+impl Class {
+    fn new(ring: usize) -> Class {
+        let stride = (HEAD_BYTES + 2 * ring).next_multiple_of(64);
+        let slots = (CHUNK_BYTES / stride) as u32;
+        Class {
+            ring,
+            stride,
+            slots,
+            shift: slots.next_power_of_two().trailing_zeros(),
+            chunks: Vec::new(),
+            vacant: Vec::new(),
+            partial: Vec::new(),
+            spare: NONE,
+        }
+    }
+
+    /// The header of a slot whose number this class gave out.
+    #[inline]
+    fn head(&self, number: u32) -> NonNull<Head> {
+        let (chunk, place) = (number >> self.shift, number & ((1 << self.shift) - 1));
+        let chunk = self.chunks[chunk as usize].as_ref().expect("the slot's chunk is mapped");
+        assert!(place < self.slots);
+        // SAFETY: `place` is below the number of slots of `stride` bytes that fit in the region.
+        unsafe { chunk.region.base().add(place as usize * self.stride).cast() }
+    }
+}
+
+impl Slots {
+    pub(crate) fn new(huge: bool, node: Option<u32>) -> Slots {
+        Slots { classes: RING_BYTES.map(Class::new), huge, node, bytes: 0 }
+    }
+
+    /// Bytes mapped.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts a fresh, closed socket and its state into a vacant slot; `None` where the system has
+    /// no memory.
+    pub(crate) fn insert(&mut self, class: u8, live: Live) -> Option<u32> {
+        let class_index = usize::from(class);
+        let chunk_index = match self.classes[class_index].partial.last() {
+            Some(&chunk) => chunk,
+            None => self.map_chunk(class_index)?,
+        };
+        let class = &mut self.classes[class_index];
+        let (shift, slots, ring) = (class.shift, class.slots, class.ring);
+        let chunk = class.chunks[chunk_index as usize].as_mut().expect("a partial chunk is mapped");
+        let place = match chunk.free {
+            NONE => {
+                chunk.fresh += 1;
+                chunk.fresh - 1
+            }
+            place => place,
+        };
+        let taken_from_list = place == chunk.free;
+        chunk.used += 1;
+        let number = chunk_index << shift | place;
+        let head = class.head(number);
+        // SAFETY: the slot is vacant and within its chunk, so nothing else points into it. Fresh
+        // memory is zero, a valid `occupied` and `next`; a vacant slot's were written on removal.
+        // The rings follow the header inside the slot's stride, don't overlap, and are bytes,
+        // zeroed or written before. They are reached only through the socket from now on.
+        let next = unsafe {
+            let head = head.as_ptr();
+            let next = (*head).next;
+            let rings = head.cast::<u8>().add(HEAD_BYTES);
+            let rx: &'static mut [u8] = std::slice::from_raw_parts_mut(rings, ring);
+            let tx: &'static mut [u8] = std::slice::from_raw_parts_mut(rings.add(ring), ring);
+            let socket = tcp::Socket::new(tcp::SocketBuffer::new(rx), tcp::SocketBuffer::new(tx));
+            (*head).live.write(live);
+            let storage = (*head).storage.write([SocketStorage::EMPTY]);
+            // The set borrows the slot for this statement only.
+            SocketSet::new(&mut storage[..]).add(socket);
+            (*head).occupied = 1;
+            next
+        };
+        let chunk = class.chunks[chunk_index as usize].as_mut().expect("mapped above");
+        if taken_from_list {
+            chunk.free = next;
+        }
+        if chunk.used == slots {
+            chunk.in_partial = false;
+            class.partial.pop();
+        }
+        if class.spare == chunk_index {
+            class.spare = NONE;
+        }
+        Some((class_index as u32) << CLASS_SHIFT | number)
+    }
+
+    fn map_chunk(&mut self, class: usize) -> Option<u32> {
+        let class = &mut self.classes[class];
+        let most = (1u32 << CLASS_SHIFT) >> class.shift;
+        if class.vacant.is_empty() && class.chunks.len() as u32 + 1 >= most {
+            return None;
+        }
+        let region = Region::map(CHUNK_BYTES, self.huge, self.node).ok()?;
+        self.bytes += region.len();
+        let chunk = Some(Chunk { region, free: NONE, fresh: 0, used: 0, in_partial: true });
+        let index = match class.vacant.pop() {
+            Some(index) => {
+                class.chunks[index as usize] = chunk;
+                index
+            }
+            None => {
+                class.chunks.push(chunk);
+                class.chunks.len() as u32 - 1
+            }
+        };
+        class.partial.push(index);
+        Some(index)
+    }
+
+    /// Drops a slot's socket.
+    pub(crate) fn remove(&mut self, slot: u32) {
+        let head = self.occupied(slot);
+        let (class, number) = Slots::split(slot);
+        let class = &mut self.classes[class];
+        let chunk_index = number >> class.shift;
+        let chunk = class.chunks[chunk_index as usize].as_mut().expect("checked by `occupied`");
+        // SAFETY: occupied, so both are initialised; `&mut self` proves that no window or set of
+        // this slab is alive. The socket's ring borrows end here, before the memory is reused.
+        unsafe {
+            let head = head.as_ptr();
+            (*head).storage.assume_init_drop();
+            (*head).live.assume_init_drop();
+            (*head).occupied = 0;
+            (*head).next = chunk.free;
+        }
+        chunk.free = number & ((1 << class.shift) - 1);
+        chunk.used -= 1;
+        if !chunk.in_partial {
+            chunk.in_partial = true;
+            class.partial.push(chunk_index);
+        }
+        if chunk.used > 0 {
+            return;
+        }
+        if class.spare == NONE {
+            class.spare = chunk_index;
+            return;
+        }
+        self.bytes -= chunk.region.len();
+        class.chunks[chunk_index as usize] = None;
+        class.vacant.push(chunk_index);
+        // As many as there are chunks with room: a rare walk, once for hundreds of connections.
+        class.partial.retain(|&index| index != chunk_index);
+    }
+
+    fn split(slot: u32) -> (usize, u32) {
+        ((slot >> CLASS_SHIFT) as usize, slot & ((1 << CLASS_SHIFT) - 1))
+    }
+
+    #[inline]
+    fn occupied(&self, slot: u32) -> NonNull<Head> {
+        let (class, number) = Slots::split(slot);
+        let head = self.classes[class].head(number);
+        // SAFETY: mapped, and `occupied` is initialised in every slot (zero in fresh memory).
+        assert!(unsafe { (*head.as_ptr()).occupied } == 1, "the slot is vacant");
+        head
+    }
+
+    /// The ring class of a slot.
+    pub(crate) fn class(slot: u32) -> u8 {
+        (slot >> CLASS_SHIFT) as u8
+    }
+
+    /// Asks for the lines that a segment's processing reads first.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        let (class, number) = Slots::split(slot);
+        let head = self.classes[class].head(number).as_ptr().cast::<i8>();
+        for line in 0..HEAD_BYTES / 64 {
+            prefetch_at(head.wrapping_add(line * 64));
+        }
+        // Where a ring starts: right for the send ring, which rewinds when it is empty.
+        prefetch_at(head.wrapping_add(HEAD_BYTES + self.classes[class].ring));
+    }
+
+    /// A slot's state.
+    #[inline]
+    pub(crate) fn live(&self, slot: u32) -> &Live {
+        // SAFETY: occupied, so initialised; borrowed as `self` is.
+        unsafe { (*self.occupied(slot).as_ptr()).live.assume_init_ref() }
+    }
+
+    /// A slot's state, to change.
+    #[inline]
+    pub(crate) fn live_mut(&mut self, slot: u32) -> &mut Live {
+        // SAFETY: occupied, so initialised; `&mut self` makes it the only borrow.
+        unsafe { (*self.occupied(slot).as_ptr()).live.assume_init_mut() }
+    }
+
+    /// A slot's socket as a set of its own, which is how smoltcp's `Interface` wants it.
+    #[inline]
+    pub(crate) fn with_set<R>(
+        &mut self,
+        slot: u32,
+        f: impl for<'s> FnOnce(&mut SocketSet<'s>, &mut Live) -> R,
+    ) -> R {
+        let head = self.occupied(slot).as_ptr();
+        // SAFETY: occupied, so both are initialised, and `&mut self` makes these the only borrows;
+        // they are different fields. The set lives for this call only: `f` works for any lifetime,
+        // so it can keep nothing of it.
+        let (storage, live) =
+            unsafe { ((*head).storage.assume_init_mut(), (*head).live.assume_init_mut()) };
+        f(&mut SocketSet::new(&mut storage[..]), live)
+    }
+
+    /// A slot's socket.
+    #[inline]
+    pub(crate) fn with<R>(
+        &mut self,
+        slot: u32,
+        f: impl for<'s> FnOnce(&mut tcp::Socket<'s>, &mut Live) -> R,
+    ) -> R {
+        self.with_set(slot, |set, live| f(set.get_mut(SocketHandle::default()), live))
+    }
+}
+
+/// A turn's two faces of the table: one lends windows of receive rings, the other fills send
+/// rings. Both are alive at once, which a `&mut Table` can't express.
+pub(crate) struct Lending<'t> {
+    table: NonNull<Table>,
+    _turn: PhantomData<&'t mut Table>,
+}
+
+impl<'t> Lending<'t> {
+    /// Starts a turn: two faces of one table.
+    pub(crate) fn pair(table: &'t mut Table) -> (Lending<'t>, Lending<'t>) {
+        let table = NonNull::from(table);
+        (Lending { table, _turn: PhantomData }, Lending { table, _turn: PhantomData })
+    }
+
+    /// The table, for what touches no lent ring: entries, state, send rings, new slots.
+    ///
+    /// `f` must not call a receiving function of a socket, nor remove a slot: the callers in
+    /// [`crate::turn`] don't, and `f` can't reach the other face.
+    #[inline]
+    pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut Table) -> R) -> R {
+        // SAFETY: made from a `&mut Table` that is borrowed for `'t`. All use of it goes through
+        // the two faces, which stay on one thread (`NonNull` isn't `Send`), one call at a time: `f`
+        // gets the table for the call only, and this face is borrowed meanwhile. What is lent is
+        // ring memory, which is in none of the table's own structures.
+        f(unsafe { self.table.as_mut() })
+    }
+
+    /// Lends the contiguous part of what a connection received, once a turn.
+    #[inline]
+    pub(crate) fn lend(&mut self, slot: u32) -> Option<&'t mut [u8]> {
+        let (at, len) = self.with(|table| {
+            table.slots.with(slot, |socket, live| {
+                if live.lent > 0 {
+                    return None;
+                }
+                let window = socket.recv(|bytes| (0, (bytes.as_mut_ptr(), bytes.len()))).ok()?;
+                live.lent = window.1 as u32;
+                Some(window)
+            })
+        })?;
+        if len == 0 {
+            return None;
+        }
+        // SAFETY: the bytes are the front of the slot's receive ring, which stays mapped for `'t`
+        // as the slab can't change meanwhile. `lent` makes sure that they are given out once; until
+        // it is reset, after the turn, nobody calls a receiving function of the socket.
+        Some(unsafe { std::slice::from_raw_parts_mut(at, len) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live(conn: u32) -> Live {
+        Live { conn, ..Live::default() }
+    }
+
+    #[test]
+    fn slots_are_reused_and_chunks_go_back() {
+        let mut slots = Slots::new(false, None);
+        for class in 0..3 {
+            let before = slots.bytes();
+            let taken: Vec<u32> =
+                (0..1200).map(|n| slots.insert(class, live(n)).unwrap()).collect();
+            for (n, &slot) in taken.iter().enumerate() {
+                assert_eq!(slots.live(slot).conn, n as u32);
+                assert_eq!(Slots::class(slot), class);
+                let ring =
+                    slots.with(slot, |socket, _| (socket.recv_capacity(), socket.send_capacity()));
+                assert_eq!(ring, (RING_BYTES[class as usize], RING_BYTES[class as usize]));
+            }
+            assert!(slots.bytes() > before + CHUNK_BYTES);
+            for slot in taken.into_iter().rev() {
+                slots.remove(slot);
+            }
+            assert_eq!(slots.bytes(), before + CHUNK_BYTES, "one chunk is kept");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "vacant")]
+    fn a_vacant_slot_is_not_reached() {
+        let mut slots = Slots::new(false, None);
+        let slot = slots.insert(0, live(0)).unwrap();
+        let _other = slots.insert(0, live(1)).unwrap();
+        slots.remove(slot);
+        slots.live(slot);
+    }
+}

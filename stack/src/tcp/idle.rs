@@ -1,0 +1,147 @@
+//! Freezing and thawing: an idle connection is its entry in the table, 64 bytes, and no more.
+//!
+//! What can be answered without a socket (keep-alives, resets, challenges) is answered from the
+//! record. Anything else thaws it first.
+
+use hioload_core::Now;
+use std::net::IpAddr;
+
+use super::input::{Edges, Verdict};
+use super::{Core, Tcp};
+use crate::Gone;
+use crate::conn::{Phase, Record, Table};
+use crate::frame::{FIN, RST, SYN, Segment};
+use crate::link::LinkTx;
+use crate::live::before;
+use crate::net::Out;
+use crate::slots::Slots;
+
+impl Tcp {
+    /// Gives a quiescent connection's memory back.
+    pub(super) fn freeze(&mut self, index: u32) {
+        let conn = self.table.conns.at_mut(index);
+        let slot = conn.live;
+        let live = self.table.slots.live(slot);
+        conn.record = Record {
+            snd_nxt: live.snd_nxt,
+            rcv_nxt: live.rcv_nxt,
+            rcv_edge: live.rcv_edge,
+            peer_window: live.peer_window,
+            peer_mss: live.peer_mss,
+            peer_scale: live.peer_scale,
+            peer_sack: live.peer_sack,
+            ring_class: Slots::class(slot),
+            mtu_class: live.mtu_class,
+        };
+        conn.phase = Phase::Frozen;
+        conn.live = crate::conn::NIL;
+        if let Some(timer) = conn.timer.take() {
+            self.core.wheel.cancel(timer);
+        }
+        self.table.slots.remove(slot);
+        self.core.counters.freezes_total.inc();
+        self.core.counters.frozen.add(1);
+        self.core.counters.slab_bytes.set(self.table.slots.bytes() as u64);
+    }
+
+    /// Gives a frozen connection a socket again.
+    pub(super) fn thaw<T: LinkTx>(&mut self, index: u32, out: &mut Out<'_, T>) -> bool {
+        let local = out.net.local_ip(self.table.conns.at(index).tuple.local);
+        self.core.thaw(&mut self.table, index, local, out.now)
+    }
+
+    /// Moves a quiescent connection to other rings.
+    pub(super) fn move_rings<T: LinkTx>(&mut self, index: u32, class: u8, out: &mut Out<'_, T>) {
+        self.freeze(index);
+        self.table.conns.at_mut(index).record.ring_class = class;
+        // Where there is no memory for larger rings it stays frozen; its next segment tries again.
+        if self.thaw(index, out) {
+            self.mark_dirty(index);
+        }
+    }
+
+    /// A segment for a frozen connection.
+    pub(super) fn frozen_segment<T: LinkTx>(
+        &mut self,
+        index: u32,
+        segment: &Segment<'_>,
+        out: &mut Out<'_, T>,
+    ) {
+        let record = self.table.conns.at(index).record;
+        let edges = Edges {
+            snd_una: record.snd_nxt,
+            snd_nxt: record.snd_nxt,
+            rcv_nxt: record.rcv_nxt,
+            rcv_edge: record.rcv_edge,
+            send_window_max: Edges::send_window_max(record.peer_scale),
+        };
+        let window = Tcp::ring_window(record.ring_class);
+        match edges.judge(segment) {
+            Verdict::Take if segment.has(RST) => {
+                self.core.counters.resets_in_total.inc();
+                return self.finish_frozen(index, Gone::Reset);
+            }
+            Verdict::Challenge => {
+                if segment.has(RST) {
+                    self.core.counters.drop_blind_rst_total.inc();
+                } else if !segment.has(SYN) {
+                    self.core.counters.drop_blind_ack_total.inc();
+                }
+                return self.challenge(index, record.snd_nxt, record.rcv_nxt, window, out);
+            }
+            Verdict::Ignore => return,
+            Verdict::Take | Verdict::TakeData => {}
+        }
+        let ahead = segment.seq.wrapping_sub(record.rcv_nxt);
+        if segment.len() == 0 && ahead == 0 {
+            // Nothing new but perhaps a window.
+            self.table.conns.at_mut(index).record.peer_window = segment.window;
+            return;
+        }
+        let end = segment.seq.wrapping_add(segment.data_len);
+        if !before(record.rcv_nxt, end) && !segment.has(FIN) {
+            // A keep-alive (RFC 9293 §3.8.4), or data that we have: where we are is the answer.
+            return self.challenge(index, record.snd_nxt, record.rcv_nxt, window, out);
+        }
+        if self.thaw(index, out) {
+            self.live_segment(index, segment, out);
+        } else {
+            self.core.counters.drop_no_memory_total.inc();
+        }
+    }
+
+    /// Ends a frozen connection and tells the user.
+    pub(super) fn finish_frozen(&mut self, index: u32, gone: Gone) {
+        let id = self.table.conns.id(index);
+        self.core.closed.push_back((id, gone));
+        self.core.counters.frozen.sub(1);
+        self.leave(index);
+    }
+
+    /// The user aborted a frozen connection; the reset is sent.
+    pub(crate) fn abort_frozen(&mut self, index: u32) {
+        self.finish_frozen(index, Gone::Finished);
+    }
+
+    /// The path MTU of a class.
+    pub(crate) fn path_mtu(&self, class: u8) -> u16 {
+        self.core.paths[usize::from(class)].mtu
+    }
+}
+
+impl Core {
+    /// Gives a frozen connection a socket; false where there is no memory.
+    pub(crate) fn thaw(&mut self, table: &mut Table, index: u32, local: IpAddr, now: Now) -> bool {
+        let conn = table.conns.at(index);
+        let (tuple, record) = (conn.tuple, conn.record);
+        let Some(slot) = self.revive(table, &tuple, local, &record, now) else { return false };
+        table.slots.live_mut(slot).conn = index;
+        let conn = table.conns.at_mut(index);
+        conn.phase = Phase::Live;
+        conn.live = slot;
+        self.counters.thaws_total.inc();
+        self.counters.frozen.sub(1);
+        self.counters.slab_bytes.set(table.slots.bytes() as u64);
+        true
+    }
+}

@@ -1,0 +1,355 @@
+//! A segment arrives: who it is for, whether it may be what it says (RFC 5961), and what smoltcp
+//! made of it.
+
+use smoltcp::socket::tcp::State;
+
+use super::{MTU_MIN_V6, Tcp, instant};
+use crate::Gone;
+use crate::conn::{NO_SCALE, Phase, Tuple};
+use crate::device::Wire;
+use crate::frame::{ACK, FIN, RST, SYN, Segment};
+use crate::icmp::{Notice, Trouble};
+use crate::link::LinkTx;
+use crate::live::{Live, Sent, before};
+use crate::net::Out;
+use hioload_core::Now;
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp;
+
+/// What the rules in front of smoltcp say.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// smoltcp shall see it.
+    Take,
+    /// Its data counts, its old acknowledgement doesn't: smoltcp would drop both.
+    TakeData,
+    /// Gone without a word.
+    Ignore,
+    /// Answer by an ACK that shows where we are.
+    Challenge,
+}
+
+/// The state of a synchronised connection that the rules need.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Edges {
+    pub(super) snd_una: u32,
+    pub(super) snd_nxt: u32,
+    pub(super) rcv_nxt: u32,
+    pub(super) rcv_edge: u32,
+    /// The most that the peer's window ever can be (MAX.SND.WND of RFC 5961).
+    pub(super) send_window_max: u32,
+}
+
+impl Edges {
+    pub(super) fn send_window_max(scale: u8) -> u32 {
+        let shift = if scale == NO_SCALE { 0 } else { u32::from(scale).min(14) };
+        0xffff << shift
+    }
+
+    fn of(live: &Live) -> Edges {
+        Edges {
+            snd_una: live.snd_una,
+            snd_nxt: live.snd_nxt,
+            rcv_nxt: live.rcv_nxt,
+            rcv_edge: live.rcv_edge,
+            send_window_max: Edges::send_window_max(live.peer_scale),
+        }
+    }
+
+    /// RFC 5961 §3.2 (reset), §4.2 (SYN), §5.2 (data), in a synchronised state.
+    pub(super) fn judge(&self, segment: &Segment<'_>) -> Verdict {
+        if segment.has(RST) {
+            return match segment.seq {
+                seq if seq == self.rcv_nxt => Verdict::Take,
+                seq if !before(seq, self.rcv_nxt) && before(seq, self.rcv_edge) => {
+                    Verdict::Challenge
+                }
+                _ => Verdict::Ignore,
+            };
+        }
+        if segment.has(SYN) {
+            return Verdict::Challenge;
+        }
+        if !segment.has(ACK) {
+            return Verdict::Ignore;
+        }
+        if before(self.snd_nxt, segment.ack) {
+            return Verdict::Challenge;
+        }
+        if !before(segment.ack, self.snd_una) {
+            return Verdict::Take;
+        }
+        if self.snd_una.wrapping_sub(segment.ack) > self.send_window_max {
+            return Verdict::Challenge;
+        }
+        if segment.len() > 0 { Verdict::TakeData } else { Verdict::Ignore }
+    }
+}
+
+/// The largest packet that is copied to have its acknowledgement changed.
+const COPY_MAX: usize = 9216;
+
+impl Tcp {
+    /// A TCP segment for one of our addresses, checksum verified.
+    #[inline]
+    pub(crate) fn segment<T: LinkTx>(
+        &mut self,
+        tuple: Tuple,
+        hash: u32,
+        segment: &Segment<'_>,
+        out: &mut Out<'_, T>,
+    ) {
+        let Some(index) = self.find(hash, &tuple) else {
+            return self.stranger(tuple, hash, segment, out);
+        };
+        match self.table.conns.at(index).phase {
+            Phase::Live => self.live_segment(index, segment, out),
+            Phase::Frozen => self.frozen_segment(index, segment, out),
+            Phase::TimeWait => self.time_wait_segment(index, hash, segment, out),
+            Phase::Free => debug_assert!(false, "a free entry is in no flow table"),
+        }
+    }
+
+    pub(super) fn live_segment<T: LinkTx>(
+        &mut self,
+        index: u32,
+        segment: &Segment<'_>,
+        out: &mut Out<'_, T>,
+    ) {
+        let slot = self.table.conns.at(index).live;
+        let (state, live, window) =
+            self.table.slots.with(slot, |socket, live| (socket.state(), *live, window_of(socket)));
+        let verdict = match state {
+            // smoltcp knows what may answer our SYN (RFC 9293 §3.10.7.3).
+            State::SynSent => Verdict::Take,
+            // The peer's SYN again: the SYN-ACK goes again by its timer.
+            State::SynReceived if segment.has(SYN) => match segment.has(ACK) {
+                true if live.outgoing => Verdict::Take,
+                _ => Verdict::Ignore,
+            },
+            State::SynReceived if !segment.has(RST) => Verdict::Take,
+            _ => Edges::of(&live).judge(segment),
+        };
+        match verdict {
+            Verdict::Take => self.feed(index, segment, segment.ip.packet, out),
+            Verdict::TakeData => self.feed_data(index, segment, &live, out),
+            Verdict::Ignore => {
+                if segment.has(RST) {
+                    self.core.counters.drop_blind_rst_total.inc();
+                }
+            }
+            Verdict::Challenge => {
+                if segment.has(RST) {
+                    self.core.counters.drop_blind_rst_total.inc();
+                } else if !segment.has(SYN) {
+                    self.core.counters.drop_blind_ack_total.inc();
+                }
+                self.challenge(index, live.snd_nxt, live.rcv_nxt, window, out);
+            }
+        }
+    }
+
+    /// Gives smoltcp a segment whose acknowledgement is old with a current one.
+    fn feed_data<T: LinkTx>(
+        &mut self,
+        index: u32,
+        segment: &Segment<'_>,
+        live: &Live,
+        out: &mut Out<'_, T>,
+    ) {
+        let packet = segment.ip.packet;
+        if packet.len() > COPY_MAX {
+            return;
+        }
+        let mut copy = [0u8; COPY_MAX];
+        let copy = &mut copy[..packet.len()];
+        copy.copy_from_slice(packet);
+        let tcp = &mut copy[segment.ip.header..];
+        tcp[8..12].copy_from_slice(&live.snd_una.to_be_bytes());
+        tcp[14..16].copy_from_slice(&live.peer_window.to_be_bytes());
+        let current = Segment { ack: live.snd_una, window: live.peer_window, ..*segment };
+        self.feed(index, &current, copy, out);
+    }
+
+    /// Gives smoltcp a segment, and takes note of what it did with it.
+    fn feed<T: LinkTx>(
+        &mut self,
+        index: u32,
+        segment: &Segment<'_>,
+        packet: &[u8],
+        out: &mut Out<'_, T>,
+    ) {
+        let slot = self.table.conns.at(index).live;
+        let now = out.now;
+        let paths = &mut self.core.paths;
+        let news = self.table.slots.with_set(slot, |set, live| {
+            let path = &mut paths[usize::from(live.mtu_class)];
+            let handle = SocketHandle::default();
+            let was = Snapshot::of(set.get(handle));
+            out.sent = Sent::default();
+            let mut wire = Wire { packet: Some(packet), out, capabilities: &path.capabilities };
+            path.interface.poll_ingress_single(instant(now), &mut wire, set);
+            live.note(&out.sent, now);
+            let is = Snapshot::of(set.get(handle));
+            follow(live, segment, was, is, now)
+        });
+        if news.opened {
+            self.handshake_done(index);
+        }
+        if news.user {
+            self.mark_ready(index);
+        }
+        self.mark_dirty(index);
+    }
+
+    /// A handshake ended well.
+    pub(super) fn handshake_done(&mut self, index: u32) {
+        let slot = self.table.conns.at(index).live;
+        let live = self.table.slots.live_mut(slot);
+        let outgoing = live.outgoing;
+        if std::mem::replace(&mut live.half_open, false) {
+            self.core.half_open -= 1;
+            self.core.counters.half_open.set(u64::from(self.core.half_open));
+        }
+        match outgoing {
+            true => self.core.counters.connected_total.inc(),
+            false => self.core.counters.accepted_total.inc(),
+        }
+        self.mark_ready(index);
+    }
+
+    /// The network says something about a segment of ours (RFC 5927: only one that is in flight).
+    pub(crate) fn notice(&mut self, notice: &Notice) {
+        let hash = self.hash(&notice.tuple);
+        let found = self.find(hash, &notice.tuple);
+        let Some((index, slot)) = found.and_then(|index| Some((index, self.table.slot(index)?)))
+        else {
+            return self.core.counters.drop_icmp_total.inc();
+        };
+        let v6 = notice.tuple.v6;
+        let live = self.table.slots.live_mut(slot);
+        let flight = live.snd_nxt.wrapping_sub(live.snd_una);
+        if !live.in_flight() || notice.seq.wrapping_sub(live.snd_una) >= flight {
+            return self.core.counters.drop_icmp_total.inc();
+        }
+        match notice.trouble {
+            Trouble::TooBig(mtu) => {
+                let floor = if v6 { MTU_MIN_V6 } else { 576 };
+                // Below the floor, or from a router that doesn't say (RFC 1191 §5): the floor.
+                let wanted = mtu.max(floor);
+                let fits = |path: &super::Path| path.mtu <= wanted && path.mtu >= floor;
+                let Some(class) = self.core.paths.iter().position(fits) else { return };
+                if class > usize::from(live.mtu_class) {
+                    live.mtu_class = class as u8;
+                    self.core.counters.path_mtu_lowered_total.inc();
+                    self.mark_dirty(index);
+                }
+            }
+            // RFC 5461: an error ends a handshake of ours, and nothing else.
+            Trouble::Refused if live.outgoing && live.half_open => {
+                self.finish(index, Gone::Failed);
+            }
+            Trouble::Refused | Trouble::Unreachable => {}
+        }
+    }
+}
+
+/// What there is to compare before and after smoltcp saw a segment.
+#[derive(Copy, Clone)]
+struct Snapshot {
+    state: State,
+    received: usize,
+    unsent: usize,
+    room: usize,
+}
+
+impl Snapshot {
+    #[inline]
+    fn of(socket: &tcp::Socket<'_>) -> Snapshot {
+        Snapshot {
+            state: socket.state(),
+            received: socket.recv_queue(),
+            unsent: socket.send_queue(),
+            room: socket.recv_capacity(),
+        }
+    }
+}
+
+fn window_of(socket: &tcp::Socket<'_>) -> u16 {
+    (socket.recv_capacity() - socket.recv_queue()).min(0xffff) as u16
+}
+
+fn is_handshake(state: State) -> bool {
+    matches!(state, State::SynSent | State::SynReceived)
+}
+
+struct News {
+    /// The handshake ended.
+    opened: bool,
+    /// The user may be interested.
+    user: bool,
+}
+
+/// Draws our numbers after smoltcp's.
+#[inline]
+fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, now: Now) -> News {
+    live.active = now;
+    let rcv_nxt = live.rcv_nxt;
+    if was.state == State::SynSent && segment.has(SYN) && is.state != State::SynSent {
+        // The peer's SYN: its options count from here.
+        let options = segment.syn_options();
+        live.peer_mss = options.mss;
+        live.peer_scale = options.scale.unwrap_or(NO_SCALE);
+        live.peer_sack = options.sack;
+        live.rcv_nxt = segment.seq.wrapping_add(1);
+        live.rcv_seen = live.rcv_nxt;
+        live.rcv_edge = live.rcv_nxt.wrapping_add(is.room.min(0xffff) as u32);
+        live.peer_window = segment.window;
+    }
+    live.rcv_nxt = live.rcv_nxt.wrapping_add((is.received - was.received) as u32);
+    let fin_taken = match (was.state, is.state) {
+        (State::Established | State::SynReceived, State::CloseWait) => true,
+        (State::FinWait1, State::Closing) => true,
+        (State::FinWait1 | State::FinWait2, State::TimeWait) => segment.has(FIN),
+        _ => false,
+    };
+    live.rcv_nxt = live.rcv_nxt.wrapping_add(u32::from(fin_taken));
+    if segment.data_len > 0 && !before(segment.seq, rcv_nxt.wrapping_sub(0xffff)) {
+        let end = segment.seq.wrapping_add(segment.data_len);
+        let end = if before(live.rcv_edge, end) { live.rcv_edge } else { end };
+        if before(live.rcv_seen, end) {
+            live.rcv_seen = end;
+        }
+    }
+    if before(live.rcv_seen, live.rcv_nxt) {
+        live.rcv_seen = live.rcv_nxt;
+    }
+    if segment.has(RST) {
+        live.was_reset = is.state == State::Closed;
+    } else if segment.has(ACK) {
+        let took_control = was.state != is.state
+            && (is_handshake(was.state)
+                || matches!(is.state, State::FinWait2 | State::TimeWait | State::Closed));
+        if is.unsent < was.unsent || took_control {
+            live.acknowledged(segment.ack, now);
+        }
+        if segment.seq == rcv_nxt && !before(segment.ack, live.snd_una) && !segment.has(SYN) {
+            live.peer_window = segment.window;
+            if segment.window == 0 {
+                // RFC 9293 §3.8.6.1: a peer that closes its window and says so is alive.
+                live.progress = now;
+            }
+        }
+    }
+    if is.received * 4 >= is.room * 3 && is.room < 0xffff {
+        live.wish_class = live.wish_class.max(if is.room <= 2048 { 1 } else { 2 });
+    }
+    let opened =
+        is_handshake(was.state) && matches!(is.state, State::Established | State::CloseWait);
+    News {
+        opened,
+        user: is.received > was.received
+            || is.state != was.state
+            || (live.wanted > 0 && is.unsent < was.unsent),
+    }
+}

@@ -1,0 +1,295 @@
+//! The end of a turn: each connection that was touched sends what it has, has its deadlines
+//! looked at, and gets its timer. Then the user's news.
+
+use std::time::Duration;
+
+use hioload_core::Now;
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp::{self, State};
+
+use super::{Tcp, instant};
+use crate::conn::{ConnId, Phase};
+use crate::device::Wire;
+use crate::link::LinkTx;
+use crate::live::{Live, Sent, before};
+use crate::net::Out;
+use crate::slots::Slots;
+use crate::{Event, Gone};
+
+/// Segments that one connection sends a turn at most; the rest waits for the next one.
+const SEGMENTS_MAX: usize = 64;
+/// A timer that is due and does nothing is looked at again after this.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// What smoltcp says of a socket after it was polled.
+#[derive(Copy, Clone)]
+struct Poll {
+    state: State,
+    /// Queues empty, nothing sent that isn't acknowledged, no hole, no timer.
+    quiescent: bool,
+    /// When smoltcp wants to be polled.
+    at: Option<Now>,
+    /// There is more to send than one turn takes, or the link is full.
+    more: bool,
+}
+
+impl Tcp {
+    /// Settles all that were touched.
+    pub(crate) fn settle_all<T: LinkTx>(&mut self, out: &mut Out<'_, T>) {
+        let mut dirty = std::mem::take(&mut self.core.dirty);
+        // Those that must wait go to `core.dirty` again: this walk is over what there is now.
+        for index in dirty.drain(..) {
+            self.table.conns.at_mut(index).in_dirty = false;
+            self.settle(index, out);
+        }
+        if self.core.dirty.is_empty() {
+            self.core.dirty = dirty;
+        }
+    }
+
+    fn settle<T: LinkTx>(&mut self, index: u32, out: &mut Out<'_, T>) {
+        let conn = self.table.conns.at(index);
+        let paused = conn.paused;
+        let Some(slot) = self.table.slot(index) else { return };
+        if self.expire(slot, out.now) {
+            return self.finish(index, Gone::Failed);
+        }
+        let poll = self.poll_socket(slot, out);
+        if poll.more {
+            self.mark_dirty(index);
+        }
+        match poll.state {
+            State::Closed if !poll.more => {
+                let live = self.table.slots.live(slot);
+                let gone = match (live.was_reset, live.failed) {
+                    (true, _) => Gone::Reset,
+                    (_, true) => Gone::Failed,
+                    _ => Gone::Finished,
+                };
+                return self.finish(index, gone);
+            }
+            // A reset in SYN-RECEIVED.
+            State::Listen => return self.finish(index, Gone::Reset),
+            State::TimeWait => return self.to_time_wait(index, out),
+            _ => {}
+        }
+        if poll.quiescent && self.core.isn_known {
+            let live = self.table.slots.live(slot);
+            let wish = live.wish_class;
+            if wish > Slots::class(slot) {
+                self.move_rings(index, wish, out);
+                if self.table.conns.at(index).phase == Phase::Live && self.has_news(index, paused) {
+                    self.mark_ready(index);
+                }
+                return;
+            }
+            let idle = self.core.config.freeze_after;
+            if idle.is_some_and(|idle| out.now >= live.active.after(idle)) && live.wanted == 0 {
+                return self.freeze(index);
+            }
+        }
+        self.set_timer(index, slot, poll, out.now);
+        if self.has_news(index, paused) {
+            self.mark_ready(index);
+        }
+    }
+
+    /// Does what is overdue. True where the connection shall vanish without a word.
+    fn expire(&mut self, slot: u32, now: Now) -> bool {
+        let config = &self.core.config;
+        let counters = &self.core.counters;
+        self.table.slots.with(slot, |socket, live| {
+            live.touched = false;
+            if live.lent > 0 {
+                // The windows are dead: what was lent is consumed.
+                let lent = std::mem::take(&mut live.lent) as usize;
+                let _gone = socket.recv(|bytes| (lent.min(bytes.len()), ()));
+            }
+            if live.closing {
+                // A ring wraps once.
+                for _ in 0..2 {
+                    let _gone = socket.recv(|bytes| (bytes.len(), ()));
+                }
+            }
+            if live.half_open && now >= live.began.after(config.handshake_timeout) {
+                live.failed = true;
+                counters.half_open_reaped_total.inc();
+                // Nobody answered our SYN-ACK: a flood's sources are forged, so no reset either.
+                if !live.outgoing {
+                    return true;
+                }
+                socket.abort();
+            } else if live.in_flight() && now >= live.progress.after(config.user_timeout) {
+                live.failed = true;
+                counters.user_timeouts_total.inc();
+                socket.abort();
+            } else if live.closing && now >= live.began.after(config.fin_timeout) {
+                live.failed = true;
+                socket.abort();
+            }
+            false
+        })
+    }
+
+    /// Sends what the socket has.
+    fn poll_socket<T: LinkTx>(&mut self, slot: u32, out: &mut Out<'_, T>) -> Poll {
+        let now = out.now;
+        let at = instant(now);
+        let paths = &mut self.core.paths;
+        let counters = &self.core.counters;
+        self.table.slots.with_set(slot, |set, live| {
+            let path = &mut paths[usize::from(live.mtu_class)];
+            let mut next = None;
+            let mut more = true;
+            for _ in 0..SEGMENTS_MAX {
+                if out.tx.room() == 0 {
+                    break;
+                }
+                out.sent = Sent::default();
+                let mut wire = Wire { packet: None, out, capabilities: &path.capabilities };
+                path.interface.poll_egress(at, &mut wire, set);
+                if live.note(&out.sent, now) {
+                    counters.retransmits_total.inc();
+                }
+                next = path.interface.poll_at(at, set);
+                if out.sent.segments == 0 || next.is_none_or(|next| next > at) {
+                    more = false;
+                    break;
+                }
+            }
+            let socket = set.get::<tcp::Socket<'_>>(SocketHandle::default());
+            let state = socket.state();
+            let quiescent = state == State::Established
+                && next.is_none()
+                && !more
+                && !live.in_flight()
+                && !live.closing
+                && socket.recv_queue() == 0
+                && socket.send_queue() == 0
+                && !before(live.rcv_nxt, live.rcv_seen);
+            let at = next.map(|at| {
+                let at = Now::from_nanos(at.total_micros().max(0) as u64 * 1_000);
+                // Due, and nothing came of it.
+                if at <= now { now.after(PATIENCE) } else { at }
+            });
+            Poll { state, quiescent, at, more }
+        })
+    }
+
+    /// The earliest of all deadlines. A timer that is set earlier stays: when it fires, the
+    /// connection is looked at and its timer set anew.
+    fn set_timer(&mut self, index: u32, slot: u32, poll: Poll, now: Now) {
+        let config = &self.core.config;
+        let live = self.table.slots.live_mut(slot);
+        let mut at = poll.at.unwrap_or(Now::MAX);
+        if live.half_open {
+            at = at.min(live.began.after(config.handshake_timeout));
+        } else {
+            if live.in_flight() {
+                at = at.min(live.progress.after(config.user_timeout));
+            }
+            if live.closing {
+                at = at.min(live.began.after(config.fin_timeout));
+            }
+            if let Some(idle) = config.freeze_after
+                && poll.quiescent
+                && self.core.isn_known
+            {
+                // One that is idle but for output that the user holds back is looked at later.
+                at = at.min(live.active.after(idle).max(now.after(PATIENCE)));
+            }
+        }
+        if at >= live.timer_at {
+            return;
+        }
+        live.timer_at = at;
+        let timer = &mut self.table.conns.at_mut(index).timer;
+        match timer {
+            Some(key) => {
+                self.core.wheel.reschedule(key, at);
+            }
+            None => *timer = Some(self.core.wheel.insert(at, index)),
+        }
+    }
+
+    /// Whether the user should hear of a connection.
+    fn has_news(&mut self, index: u32, paused: bool) -> bool {
+        let conn = self.table.conns.at(index);
+        let (slot, opened) = (conn.live, conn.opened);
+        self.table.slots.with(slot, |socket, live| News::of(socket, live, opened, paused).is_some())
+    }
+
+    /// The next thing that happened.
+    pub(crate) fn next_event(&mut self) -> Option<Event> {
+        if let Some((id, gone)) = self.core.closed.pop_front() {
+            return Some(Event::Closed(id, gone));
+        }
+        // Each turn takes one from the list.
+        while let Some(index) = self.core.ready.pop_front() {
+            let conn = self.table.conns.at_mut(index);
+            conn.in_ready = false;
+            if conn.phase != Phase::Live {
+                continue;
+            }
+            let (slot, opened, paused) = (conn.live, conn.opened, conn.paused);
+            let news = self.table.slots.with(slot, |socket, live| {
+                let news = News::of(socket, live, opened, paused)?;
+                match news {
+                    News::Writable => live.wanted = 0,
+                    News::Eof => live.eof_told = true,
+                    News::Opened | News::Readable => {}
+                }
+                Some(news)
+            });
+            let Some(news) = news else { continue };
+            let id: ConnId = self.table.conns.id(index);
+            match news {
+                News::Opened => {
+                    self.table.conns.at_mut(index).opened = true;
+                    self.mark_ready(index);
+                    return Some(Event::Opened(id));
+                }
+                News::Writable => {
+                    self.mark_ready(index);
+                    return Some(Event::Writable(id));
+                }
+                News::Readable => {
+                    // At the turn's end, what was taken is consumed, and the rest offered again.
+                    self.mark_dirty(index);
+                    return Some(Event::Readable(id));
+                }
+                News::Eof => return Some(Event::Eof(id)),
+            }
+        }
+        None
+    }
+}
+
+/// What there is to tell about a connection, the most urgent first.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum News {
+    Opened,
+    Writable,
+    Readable,
+    Eof,
+}
+
+impl News {
+    fn of(socket: &tcp::Socket<'_>, live: &Live, opened: bool, paused: bool) -> Option<News> {
+        if live.half_open || live.closing {
+            return None;
+        }
+        if !opened {
+            return Some(News::Opened);
+        }
+        let room = socket.send_capacity() - socket.send_queue();
+        if live.wanted > 0 && room >= (live.wanted as usize).min(socket.send_capacity()) {
+            return Some(News::Writable);
+        }
+        if socket.can_recv() {
+            return (!paused).then_some(News::Readable);
+        }
+        let finished = matches!(socket.state(), State::CloseWait);
+        (finished && !live.eof_told).then_some(News::Eof)
+    }
+}

@@ -1,0 +1,175 @@
+//! The user's half of a turn: windows of what arrived, and output into the send rings. Both may be
+//! used side by side; nothing travels until the turn is flushed.
+
+use std::net::SocketAddr;
+
+use hioload_core::Now;
+
+use crate::config::RING_BYTES;
+use crate::conn::{ConnId, Phase, Table};
+use crate::live::Live;
+use crate::net::Net;
+use crate::slots::{Lending, Slots};
+use crate::tcp::Core;
+
+/// What arrived, lent for the turn.
+pub struct RxTurn<'t> {
+    pub(crate) lending: Lending<'t>,
+    pub(crate) touched: &'t mut Vec<u32>,
+}
+
+impl<'t> RxTurn<'t> {
+    /// The contiguous front of what waits on a connection: lent once a turn, mutable, and consumed
+    /// at the turn's end. `None` where nothing waits, or it was lent. Where the ring wraps, the rest
+    /// is offered in the next turn.
+    pub fn take(&mut self, id: ConnId) -> Option<&'t mut [u8]> {
+        let (index, slot) = self.lending.with(|table| live(table, id))?;
+        let window = self.lending.lend(slot)?;
+        touch(&mut self.lending, slot, index, self.touched);
+        Some(window)
+    }
+}
+
+/// Output, taken until the send ring is full.
+pub struct TxTurn<'t> {
+    pub(crate) lending: Lending<'t>,
+    pub(crate) touched: &'t mut Vec<u32>,
+    pub(crate) core: &'t mut Core,
+    pub(crate) net: &'t Net,
+    pub(crate) now: Now,
+}
+
+/// What became of output.
+enum Offer {
+    /// All of it, or nobody is there to have it.
+    Taken,
+    /// As many bytes.
+    Part(usize),
+}
+
+impl TxTurn<'_> {
+    /// Takes all of `bytes`, or nothing: then `Event::Writable` follows when they fit. Output for a
+    /// dead connection is taken and dropped. More than the largest ring
+    /// ([`RING_BYTES`]) never fits: see [`TxTurn::send_some`].
+    pub fn send(&mut self, id: ConnId, bytes: &[u8]) -> bool {
+        match self.offer(id, bytes, true) {
+            Offer::Taken => true,
+            Offer::Part(taken) => taken == bytes.len(),
+        }
+    }
+
+    /// Takes as many of `bytes` as there is room for and returns their number; where it isn't all,
+    /// `Event::Writable` follows when there is room again. Of output for a dead connection, all is
+    /// taken and dropped.
+    pub fn send_some(&mut self, id: ConnId, bytes: &[u8]) -> usize {
+        match self.offer(id, bytes, false) {
+            Offer::Taken => bytes.len(),
+            Offer::Part(taken) => taken,
+        }
+    }
+
+    /// Builds `len` bytes of output in the send ring. False, and `fill` isn't called, where there is
+    /// no contiguous room for them or no connection; no event follows from that.
+    pub fn build(&mut self, id: ConnId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> bool {
+        let Some((index, slot)) = self.thawed(id) else { return false };
+        let built = self.lending.with(|table| {
+            table.slots.with(slot, |socket, _| {
+                socket.send(|ring| match ring.get_mut(..len) {
+                    Some(room) => {
+                        fill(room);
+                        (len, true)
+                    }
+                    None => (0, false),
+                })
+            })
+        });
+        let built = built.unwrap_or(false);
+        if built {
+            touch(&mut self.lending, slot, index, self.touched);
+        }
+        built
+    }
+
+    /// Bytes that were taken and aren't acknowledged yet.
+    pub fn unsent(&mut self, id: ConnId) -> usize {
+        self.lending.with(|table| match live(table, id) {
+            Some((_, slot)) => table.slots.with(slot, |socket, _| socket.send_queue()),
+            None => 0,
+        })
+    }
+
+    /// The peer; `None` for a dead connection.
+    pub fn peer(&mut self, id: ConnId) -> Option<SocketAddr> {
+        self.lending.with(|table| peer(table, id))
+    }
+
+    fn offer(&mut self, id: ConnId, bytes: &[u8], whole: bool) -> Offer {
+        let Some((index, slot)) = self.thawed(id) else {
+            let known = self.lending.with(|table| table.conns.index(id).is_some());
+            // Known, but frozen and no memory to thaw it: the user keeps the output.
+            return if known { Offer::Part(0) } else { Offer::Taken };
+        };
+        let offer = self.lending.with(|table| {
+            table.slots.with(slot, |socket, live| {
+                if !socket.may_send() {
+                    return Offer::Taken;
+                }
+                let room = socket.send_capacity() - socket.send_queue();
+                if room >= bytes.len() || !whole {
+                    let taken = socket.send_slice(bytes).unwrap_or(0);
+                    if taken < bytes.len() {
+                        want(live, slot, bytes.len() - taken);
+                    }
+                    return Offer::Part(taken);
+                }
+                want(live, slot, bytes.len());
+                Offer::Part(0)
+            })
+        });
+        touch(&mut self.lending, slot, index, self.touched);
+        offer
+    }
+
+    /// The slot of a connection, thawed for it where need be.
+    fn thawed(&mut self, id: ConnId) -> Option<(u32, u32)> {
+        let (core, net, now) = (&mut *self.core, self.net, self.now);
+        self.lending.with(|table| {
+            let index = table.conns.index(id)?;
+            let conn = table.conns.at(index);
+            if conn.phase == Phase::Frozen {
+                let local = net.local_ip(conn.tuple.local);
+                core.thaw(table, index, local, now).then_some(())?;
+            }
+            Some((index, table.slot(index)?))
+        })
+    }
+}
+
+/// Output found no room: it waits for as much, and for larger rings where these never have it.
+fn want(live: &mut Live, slot: u32, bytes: usize) {
+    let class = Slots::class(slot);
+    let capacity = RING_BYTES[usize::from(class)];
+    live.wanted = bytes.min(capacity) as u32;
+    let fits = RING_BYTES.iter().position(|&ring| ring >= bytes).unwrap_or(RING_BYTES.len() - 1);
+    // A queue that is full in small rings is a sign as well.
+    let larger = fits.max(usize::from(class) + 1).min(RING_BYTES.len() - 1);
+    live.wish_class = live.wish_class.max(larger as u8);
+}
+
+pub(crate) fn live(table: &Table, id: ConnId) -> Option<(u32, u32)> {
+    let index = table.conns.index(id)?;
+    Some((index, table.slot(index)?))
+}
+
+pub(crate) fn peer(table: &Table, id: ConnId) -> Option<SocketAddr> {
+    let tuple = table.conns.at(table.conns.index(id)?).tuple;
+    Some(SocketAddr::new(tuple.remote_ip(), tuple.remote_port))
+}
+
+fn touch(lending: &mut Lending<'_>, slot: u32, index: u32, touched: &mut Vec<u32>) {
+    let first =
+        lending.with(|table| !std::mem::replace(&mut table.slots.live_mut(slot).touched, true));
+    if first {
+        touched.push(index);
+    }
+}
