@@ -19,8 +19,11 @@ pub(crate) struct Live {
     pub(crate) rcv_seen: u32,
     /// Oldest unacknowledged byte (SND.UNA).
     pub(crate) snd_una: u32,
-    /// Next byte to send (SND.NXT): the highest that was ever sent, plus one.
+    /// Next byte to send (SND.NXT): the highest that was ever sent, plus one, probes of a closed
+    /// window not counted: the peer doesn't take them.
     pub(crate) snd_nxt: u32,
+    /// The same with the probes: what the peer may acknowledge.
+    pub(crate) snd_max: u32,
     /// Bytes lent out of the receive ring in this turn.
     pub(crate) lent: u32,
     /// Bytes of output that found no room: `Writable` follows when they would.
@@ -71,6 +74,7 @@ impl Default for Live {
             rcv_seen: 0,
             snd_una: 0,
             snd_nxt: 0,
+            snd_max: 0,
             lent: 0,
             wanted: 0,
             retransmits: 0,
@@ -119,7 +123,7 @@ pub(crate) fn before(a: u32, b: u32) -> bool {
 }
 
 impl Live {
-    /// Takes note of what was sent. Each call into smoltcp sends one segment at most, beside replies.
+    /// Takes note of what was sent; true where it was sent before. Each call into smoltcp sends one segment at most, beside replies.
     #[inline]
     pub(crate) fn note(&mut self, sent: &Sent, now: Now) -> bool {
         if sent.segments == 0 {
@@ -133,24 +137,28 @@ impl Live {
         }
         let Some((seq, len)) = sent.data else { return false };
         let end = seq.wrapping_add(len);
+        let again = before(seq, self.snd_max);
+        let probe = len == 1 && self.peer_window == 0 && seq == self.snd_una;
         self.active = now;
-        if before(seq, self.snd_nxt) {
-            // Karn: what was sent twice isn't timed (RFC 6298 §3).
-            self.timed = None;
-            self.retransmits = self.retransmits.saturating_add(1);
-            if before(self.snd_nxt, end) {
-                self.snd_nxt = end;
-            }
-            return true;
-        }
-        if self.snd_una == self.snd_nxt {
+        if !self.in_flight() {
             self.progress = now;
         }
-        self.snd_nxt = end;
-        if self.timed.is_none() {
+        if before(self.snd_max, end) {
+            self.snd_max = end;
+        }
+        if !probe && before(self.snd_nxt, end) {
+            self.snd_nxt = end;
+        }
+        if again || probe {
+            // Karn: what was sent twice isn't timed (RFC 6298 §3).
+            self.timed = None;
+        } else if self.timed.is_none() {
             self.timed = Some((end, now));
         }
-        false
+        if again {
+            self.retransmits = self.retransmits.saturating_add(1);
+        }
+        again
     }
 
     /// The peer acknowledged up to `ack`.
@@ -161,6 +169,9 @@ impl Live {
         }
         self.snd_una = ack;
         self.progress = now;
+        if before(self.snd_nxt, ack) {
+            self.snd_nxt = ack;
+        }
         if let Some((end, at)) = self.timed
             && !before(ack, end)
         {
@@ -177,6 +188,6 @@ impl Live {
     /// Whether something that we sent isn't acknowledged.
     #[inline]
     pub(crate) fn in_flight(&self) -> bool {
-        self.snd_una != self.snd_nxt
+        self.snd_una != self.snd_max
     }
 }

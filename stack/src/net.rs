@@ -15,7 +15,7 @@ use crate::config::{ADDRESSES_MAX, Address, StackConfig};
 use crate::counters::StackCounters;
 use crate::frame::{self, Bare, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, TCP};
 use crate::link::{LinkInfo, LinkTx, TxMeta};
-use crate::live::Sent;
+use crate::live::{Live, Sent, before};
 use crate::neighbor::{Lookup, Mac, Neighbors};
 use crate::rate::Bucket;
 use crate::trace::Trace;
@@ -134,9 +134,21 @@ pub(crate) struct Out<'a, T: LinkTx> {
     pub(crate) now: Now,
     /// What the current call into smoltcp sent.
     pub(crate) sent: Sent,
+    /// The connection's SND.NXT, while smoltcp speaks for one.
+    snd_nxt: Option<u32>,
 }
 
-impl<T: LinkTx> Out<'_, T> {
+impl<'a, T: LinkTx> Out<'a, T> {
+    pub(crate) fn new(tx: &'a mut T, net: &'a mut Net, now: Now) -> Out<'a, T> {
+        Out { tx, net, now, sent: Sent::default(), snd_nxt: None }
+    }
+
+    /// A call into smoltcp for a connection follows.
+    #[inline]
+    pub(crate) fn begin(&mut self, live: &Live) {
+        self.sent = Sent::default();
+        self.snd_nxt = Some(live.snd_nxt);
+    }
     /// Writes an IP packet of `len` bytes and sends it.
     pub(crate) fn packet<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         let l2 = self.net.l2_len();
@@ -178,6 +190,10 @@ impl<T: LinkTx> Out<'_, T> {
             TxMeta { l2_len: l2 as u8, l3_len: l3, ip_checksum: false, tcp_checksum: false };
         if protocol == TCP {
             let l3 = usize::from(l3);
+            if let Some(snd_nxt) = self.snd_nxt {
+                let offloaded = self.net.info.offloads.tx_tcp_checksum;
+                raise_seq(packet, l3, snd_nxt, (!offloaded).then_some((src, dst)));
+            }
             self.sent = note(&self.sent, &packet[l3..]);
             self.net.counters.segments_out_total.inc();
             if let Some(trace) = &mut self.net.trace {
@@ -252,6 +268,7 @@ impl<T: LinkTx> Out<'_, T> {
     /// Sends a segment of ours that no socket makes.
     pub(crate) fn bare(&mut self, src: IpAddr, dst: IpAddr, bare: &Bare) {
         let len = bare.packet_len(src.is_ipv6());
+        self.snd_nxt = None;
         self.packet(len, |packet| frame::write_bare(packet, src, dst, bare));
     }
 
@@ -316,6 +333,24 @@ impl<T: LinkTx> Out<'_, T> {
                 }
             }
         }
+    }
+}
+
+/// RFC 9293 §3.10: a pure ACK is sent with SND.NXT. smoltcp takes SND.NXT back when it
+/// retransmits; a peer that has what was sent before drops its ACKs as old.
+fn raise_seq(packet: &mut [u8], l3: usize, snd_nxt: u32, ends: Option<(IpAddr, IpAddr)>) {
+    let tcp = &mut packet[l3..];
+    let header = usize::from(tcp[12] >> 4) * 4;
+    let seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
+    let pure = tcp[13] & !frame::PSH == frame::ACK && tcp.len() == header;
+    if !pure || !before(seq, snd_nxt) {
+        return;
+    }
+    tcp[4..8].copy_from_slice(&snd_nxt.to_be_bytes());
+    if let Some((src, dst)) = ends {
+        tcp[16..18].fill(0);
+        let sum = Sum::pseudo(src, dst, TCP, tcp.len() as u16).add(tcp).finish();
+        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
     }
 }
 

@@ -16,7 +16,6 @@ use crate::frame::{self, ACK, Bare, Drop, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTY
 use crate::frame::{ICMP, ICMPV6, RST, Segment, TCP};
 use crate::icmp;
 use crate::link::{Link, LinkRx, LinkTx, RxChecksum, RxFrame};
-use crate::live::Sent;
 use crate::net::{Net, Out};
 use crate::slots::{Lending, Slots};
 use crate::tcp::Tcp;
@@ -139,7 +138,7 @@ impl<L: Link> Stack<L> {
         self.now = self.now.max(now);
         let now = self.now;
         let (rx, tx) = self.link.split();
-        let mut out = Out { tx, net: &mut self.net, now, sent: Sent::default() };
+        let mut out = Out::new(tx, &mut self.net, now);
         if !self.announced {
             self.announced = true;
             out.announce();
@@ -204,7 +203,7 @@ impl<L: Link> Stack<L> {
             }
         }
         let (_, tx) = self.link.split();
-        let mut out = Out { tx, net: &mut self.net, now: self.now, sent: Sent::default() };
+        let mut out = Out::new(tx, &mut self.net, self.now);
         self.tcp.settle_all(&mut out);
         out.tx.flush();
     }
@@ -267,7 +266,7 @@ impl<L: Link> Stack<L> {
             ..Bare::default()
         };
         let (_, tx) = self.link.split();
-        let mut out = Out { tx, net: &mut self.net, now: self.now, sent: Sent::default() };
+        let mut out = Out::new(tx, &mut self.net, self.now);
         out.bare(out.net.local_ip(tuple.local), tuple.remote_ip(), &bare);
         self.tcp.abort_frozen(index);
     }
@@ -314,7 +313,7 @@ impl<L: Link> Stack<L> {
             frozen: false,
             rtt: (live.rtt_us > 0).then(|| Duration::from_micros(live.rtt_us.into())),
             retransmits: live.retransmits,
-            in_flight: live.snd_nxt.wrapping_sub(live.snd_una),
+            in_flight: live.snd_max.wrapping_sub(live.snd_una),
             send_queue,
             recv_queue,
             ring_bytes: crate::config::RING_BYTES[usize::from(Slots::class(slot))],

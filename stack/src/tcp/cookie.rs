@@ -5,6 +5,8 @@
 //! peer's MSS; 1 for SACK. No window scale: without one in the SYN-ACK the peer doesn't scale, and
 //! with our rings nothing is lost by that.
 
+use std::time::Duration;
+
 use hioload_core::Now;
 
 use super::Tcp;
@@ -16,6 +18,8 @@ use crate::net::Out;
 /// MSS values that fit in three bits: common ones.
 const MSS: [u16; 8] = [536, 1220, 1300, 1400, 1440, 1460, 4312, 8940];
 const PERIOD_NS: u64 = 64_000_000_000;
+/// How long after a cookie was sent a segment without a good one isn't reset.
+const OVERTAKEN: Duration = Duration::from_secs(4);
 
 fn period(now: Now) -> u64 {
     now.as_nanos() / PERIOD_NS
@@ -56,7 +60,26 @@ impl Tcp {
         out.bare(segment.ip.dst, segment.ip.src, &bare);
     }
 
-    /// Makes a connection of an ACK that brings a good cookie back. False where it has none.
+    /// Whether a cookie went out so lately that what looks wrong may be a handshake out of order.
+    pub(super) fn cookies_under_way(&self, now: Now) -> bool {
+        self.core.cookie_sent.is_some_and(|sent| now.since(sent) < OVERTAKEN)
+    }
+
+    /// Whether a segment acknowledges a cookie of ours that hasn't run out.
+    pub(super) fn is_good_cookie(&self, tuple: &Tuple, segment: &Segment<'_>, now: Now) -> bool {
+        if self.core.cookie_sent.is_none() {
+            return false;
+        }
+        let cookie = segment.ack.wrapping_sub(1);
+        let peer_isn = segment.seq.wrapping_sub(1);
+        let (extra, low) = ((cookie & 15) as u8, u64::from(cookie >> 4 & 3));
+        let current = period(now);
+        [Some(current), current.checked_sub(1)].into_iter().flatten().any(|period| {
+            period & 3 == low && self.cookie(tuple, peer_isn, period, extra) == cookie
+        })
+    }
+
+    /// Makes a connection of an ACK that brings a good cookie back. False where a reset is due.
     pub(super) fn take_cookie<T: LinkTx>(
         &mut self,
         tuple: Tuple,
@@ -71,17 +94,13 @@ impl Tcp {
             self.core.cookie_sent = None;
             return false;
         }
-        let cookie = segment.ack.wrapping_sub(1);
-        let peer_isn = segment.seq.wrapping_sub(1);
-        let (extra, low) = ((cookie & 15) as u8, u64::from(cookie >> 4 & 3));
-        let current = period(now);
-        let good = [Some(current), current.checked_sub(1)].into_iter().flatten().any(|period| {
-            period & 3 == low && self.cookie(&tuple, peer_isn, period, extra) == cookie
-        });
-        if !good {
+        if !self.is_good_cookie(&tuple, segment, now) {
             self.core.counters.cookies_bad_total.inc();
-            return false;
+            // Perhaps the second segment overtook the first: a reset would end a connection that
+            // is about to be made. Without one, the peer sends both again.
+            return self.cookies_under_way(now);
         }
+        let extra = (segment.ack.wrapping_sub(1) & 15) as u8;
         let record = Record {
             snd_nxt: segment.ack,
             rcv_nxt: segment.seq,

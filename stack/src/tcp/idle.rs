@@ -70,7 +70,7 @@ impl Tcp {
         let record = self.table.conns.at(index).record;
         let edges = Edges {
             snd_una: record.snd_nxt,
-            snd_nxt: record.snd_nxt,
+            snd_max: record.snd_nxt,
             rcv_nxt: record.rcv_nxt,
             rcv_edge: record.rcv_edge,
             send_window_max: Edges::send_window_max(record.peer_scale),

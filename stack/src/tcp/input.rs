@@ -7,7 +7,7 @@ use super::{MTU_MIN_V6, Tcp, instant};
 use crate::Gone;
 use crate::conn::{NO_SCALE, Phase, Tuple};
 use crate::device::Wire;
-use crate::frame::{ACK, FIN, RST, SYN, Segment};
+use crate::frame::{ACK, BARE_MAX, Bare, FIN, RST, SYN, Segment, write_bare};
 use crate::icmp::{Notice, Trouble};
 use crate::link::LinkTx;
 use crate::live::{Live, Sent, before};
@@ -33,7 +33,7 @@ pub(super) enum Verdict {
 #[derive(Copy, Clone, Debug)]
 pub(super) struct Edges {
     pub(super) snd_una: u32,
-    pub(super) snd_nxt: u32,
+    pub(super) snd_max: u32,
     pub(super) rcv_nxt: u32,
     pub(super) rcv_edge: u32,
     /// The most that the peer's window ever can be (MAX.SND.WND of RFC 5961).
@@ -49,7 +49,7 @@ impl Edges {
     fn of(live: &Live) -> Edges {
         Edges {
             snd_una: live.snd_una,
-            snd_nxt: live.snd_nxt,
+            snd_max: live.snd_max,
             rcv_nxt: live.rcv_nxt,
             rcv_edge: live.rcv_edge,
             send_window_max: Edges::send_window_max(live.peer_scale),
@@ -73,7 +73,7 @@ impl Edges {
         if !segment.has(ACK) {
             return Verdict::Ignore;
         }
-        if before(self.snd_nxt, segment.ack) {
+        if before(self.snd_max, segment.ack) {
             return Verdict::Challenge;
         }
         if !before(segment.ack, self.snd_una) {
@@ -127,11 +127,36 @@ impl Tcp {
                 true if live.outgoing => Verdict::Take,
                 _ => Verdict::Ignore,
             },
-            State::SynReceived if !segment.has(RST) => Verdict::Take,
+            State::SynReceived if !segment.has(RST) => {
+                let isn_acked = segment.ack == live.snd_una.wrapping_add(1);
+                let tuple = self.table.conns.at(index).tuple;
+                if !isn_acked && !live.outgoing && self.is_good_cookie(&tuple, segment, out.now) {
+                    // The first SYN was answered by a cookie, its copy by this handshake.
+                    self.finish(index, Gone::Failed);
+                    let hash = self.hash(&tuple);
+                    self.take_cookie(tuple, hash, segment, out);
+                    return;
+                }
+                match isn_acked || live.outgoing || !self.cookies_under_way(out.now) {
+                    true => Verdict::Take,
+                    // smoltcp would reset, and hit the connection that a cookie is about to make.
+                    false => Verdict::Ignore,
+                }
+            }
             _ => Edges::of(&live).judge(segment),
         };
         match verdict {
-            Verdict::Take => self.feed(index, segment, segment.ip.packet, out),
+            Verdict::Take => {
+                let end = segment.seq.wrapping_add(segment.len());
+                let old = before(segment.seq, live.rcv_nxt) && !before(live.rcv_nxt, end);
+                // RFC 9293 §3.10.7.4: a closed window still takes acknowledgements.
+                let closed =
+                    live.rcv_edge == live.rcv_nxt && segment.seq == live.rcv_nxt.wrapping_add(1);
+                if (old || closed) && !is_handshake(state) && before(live.snd_una, segment.ack) {
+                    self.feed_ack(index, segment, &live, out);
+                }
+                self.feed(index, segment, segment.ip.packet, out);
+            }
             Verdict::TakeData => self.feed_data(index, segment, &live, out),
             Verdict::Ignore => {
                 if segment.has(RST) {
@@ -171,6 +196,41 @@ impl Tcp {
         self.feed(index, &current, copy, out);
     }
 
+    /// Gives smoltcp the acknowledgement of a segment whose data it has.
+    ///
+    /// It drops both. Where both sides lost the other's acknowledgements and their windows of
+    /// retransmission are one segment, neither would ever get further.
+    fn feed_ack<T: LinkTx>(
+        &mut self,
+        index: u32,
+        segment: &Segment<'_>,
+        live: &Live,
+        out: &mut Out<'_, T>,
+    ) {
+        let bare = Bare {
+            src_port: segment.src_port,
+            dst_port: segment.dst_port,
+            seq: live.rcv_nxt,
+            ack: segment.ack,
+            flags: ACK,
+            window: live.peer_window,
+            ..Bare::default()
+        };
+        let mut packet = [0u8; BARE_MAX];
+        let (src, dst) = (segment.ip.src, segment.ip.dst);
+        let packet = &mut packet[..bare.packet_len(src.is_ipv6())];
+        write_bare(packet, src, dst, &bare);
+        let ack = Segment {
+            seq: live.rcv_nxt,
+            flags: ACK,
+            window: live.peer_window,
+            data_len: 0,
+            options: &[],
+            ..*segment
+        };
+        self.feed(index, &ack, packet, out);
+    }
+
     /// Gives smoltcp a segment, and takes note of what it did with it.
     fn feed<T: LinkTx>(
         &mut self,
@@ -186,7 +246,7 @@ impl Tcp {
             let path = &mut paths[usize::from(live.mtu_class)];
             let handle = SocketHandle::default();
             let was = Snapshot::of(set.get(handle));
-            out.sent = Sent::default();
+            out.begin(live);
             let mut wire = Wire { packet: Some(packet), out, capabilities: &path.capabilities };
             path.interface.poll_ingress_single(instant(now), &mut wire, set);
             live.note(&out.sent, now);
@@ -228,7 +288,7 @@ impl Tcp {
         };
         let v6 = notice.tuple.v6;
         let live = self.table.slots.live_mut(slot);
-        let flight = live.snd_nxt.wrapping_sub(live.snd_una);
+        let flight = live.snd_max.wrapping_sub(live.snd_una);
         if !live.in_flight() || notice.seq.wrapping_sub(live.snd_una) >= flight {
             return self.core.counters.drop_icmp_total.inc();
         }

@@ -15,7 +15,7 @@ use crate::conn::{ConnId, NO_SCALE, Record, Table, Tuple};
 use crate::device::{Capture, Wire};
 use crate::frame::{ACK, Bare, RST, SYN, Segment, write_bare};
 use crate::link::LinkTx;
-use crate::live::{Live, Sent};
+use crate::live::Live;
 use crate::net::{Net, Out};
 use crate::seed::seeded;
 
@@ -97,6 +97,7 @@ impl Tcp {
             rcv_edge: rcv_nxt.wrapping_add(u32::from(Tcp::ring_window(class))),
             snd_una: isn,
             snd_nxt: isn,
+            snd_max: isn,
             active: out.now,
             progress: out.now,
             began: out.now,
@@ -120,7 +121,6 @@ impl Tcp {
             prepare(socket);
             let listening = socket
                 .listen(IpListenEndpoint { addr: Some(local.into()), port: tuple.local_port });
-            out.sent = Sent::default();
             let mut wire = Wire { packet: Some(segment.ip.packet), out, capabilities };
             interface.poll_ingress_single(instant(now), &mut wire, set);
             let socket = set.get::<tcp::Socket<'_>>(SocketHandle::default());
@@ -174,6 +174,7 @@ impl Tcp {
         let live = Live {
             snd_una: isn,
             snd_nxt: isn,
+            snd_max: isn,
             active: now,
             progress: now,
             began: now,
@@ -226,6 +227,7 @@ impl Core {
             rcv_edge: record.rcv_edge,
             snd_una: record.snd_nxt,
             snd_nxt: record.snd_nxt,
+            snd_max: record.snd_nxt,
             active: now,
             progress: now,
             began: now,

@@ -11,7 +11,7 @@ use super::{Tcp, instant};
 use crate::conn::{ConnId, Phase};
 use crate::device::Wire;
 use crate::link::LinkTx;
-use crate::live::{Live, Sent, before};
+use crate::live::{Live, before};
 use crate::net::Out;
 use crate::slots::Slots;
 use crate::{Event, Gone};
@@ -145,7 +145,7 @@ impl Tcp {
                 if out.tx.room() == 0 {
                     break;
                 }
-                out.sent = Sent::default();
+                out.begin(live);
                 let mut wire = Wire { packet: None, out, capabilities: &path.capabilities };
                 path.interface.poll_egress(at, &mut wire, set);
                 if live.note(&out.sent, now) {

@@ -82,6 +82,9 @@ impl Wire {
         if let Some(log) = &mut self.log {
             log.push((to, frame.clone()));
         }
+        if std::env::var_os("HIOLOAD_TRACE").is_some() {
+            describe(self.now, to, &frame);
+        }
         let faults = self.faults;
         if self.rng.percent(faults.loss) || (faults.largest > 0 && frame.len() > faults.largest) {
             return;
@@ -109,6 +112,30 @@ impl Wire {
         let entry = self.under_way[to].first_entry()?;
         (entry.key().0 <= self.now.as_nanos()).then(|| entry.remove())
     }
+}
+
+/// A line for each TCP segment, for looking at a seed that fails.
+fn describe(now: Now, to: usize, frame: &[u8]) {
+    let l2 = if frame[12..14] == [0x81, 0] { 18 } else { 14 };
+    let (ip, v6) = (&frame[l2..], frame[l2] >> 4 == 6);
+    let (at, protocol) = if v6 { (40, ip[6]) } else { (20, ip[9]) };
+    if frame[l2 - 2..l2] == [8, 6] || protocol != 6 {
+        return eprintln!("{:>14} to {to} {} bytes, not TCP", now.as_nanos() / 1000, frame.len());
+    }
+    let tcp = &ip[at..];
+    let word = |n: usize| u32::from_be_bytes(tcp[n..n + 4].try_into().unwrap());
+    let port = |n: usize| u16::from_be_bytes([tcp[n], tcp[n + 1]]);
+    let len = tcp.len() - usize::from(tcp[12] >> 4) * 4;
+    eprintln!(
+        "{:>14} to {to} {}>{} flags {:02x} seq {} ack {} len {len} win {}",
+        now.as_nanos() / 1000,
+        port(0),
+        port(2),
+        tcp[13],
+        word(4),
+        word(8),
+        port(14),
+    );
 }
 
 pub struct SimLink {
@@ -446,7 +473,13 @@ impl App for Client {
                 let conn = self.conns.remove(&key(id)).expect("closed once");
                 match gone == hioload_stack::Gone::Finished && conn.received == conn.total {
                     true => self.finished += 1,
-                    false => self.broken += 1,
+                    false => {
+                        self.broken += 1;
+                        eprintln!(
+                            "{gone:?} after {} of {}, {} sent",
+                            conn.received, conn.total, conn.sent
+                        );
+                    }
                 }
                 return;
             }
