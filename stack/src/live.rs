@@ -185,6 +185,15 @@ impl Live {
         }
     }
 
+    /// The sequence number of a segment without data (RFC 9293 §3.10): SND.NXT, but not beyond the
+    /// window where the peer shrank it, as it would refuse that.
+    #[inline]
+    pub(crate) fn pure_seq(&self) -> u32 {
+        let shift = if self.peer_scale == NO_SCALE { 0 } else { self.peer_scale.min(14) };
+        let edge = self.snd_una.wrapping_add(u32::from(self.peer_window) << shift);
+        if before(edge, self.snd_nxt) { edge } else { self.snd_nxt }
+    }
+
     /// Whether something that we sent isn't acknowledged.
     #[inline]
     pub(crate) fn in_flight(&self) -> bool {

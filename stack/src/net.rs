@@ -15,7 +15,7 @@ use crate::config::{ADDRESSES_MAX, Address, StackConfig};
 use crate::counters::StackCounters;
 use crate::frame::{self, Bare, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, TCP};
 use crate::link::{LinkInfo, LinkTx, TxMeta};
-use crate::live::{Live, Sent, before};
+use crate::live::{Live, Sent};
 use crate::neighbor::{Lookup, Mac, Neighbors};
 use crate::rate::Bucket;
 use crate::trace::Trace;
@@ -134,20 +134,20 @@ pub(crate) struct Out<'a, T: LinkTx> {
     pub(crate) now: Now,
     /// What the current call into smoltcp sent.
     pub(crate) sent: Sent,
-    /// The connection's SND.NXT, while smoltcp speaks for one.
-    snd_nxt: Option<u32>,
+    /// [`Live::pure_seq`] of the connection that smoltcp speaks for.
+    pure_seq: Option<u32>,
 }
 
 impl<'a, T: LinkTx> Out<'a, T> {
     pub(crate) fn new(tx: &'a mut T, net: &'a mut Net, now: Now) -> Out<'a, T> {
-        Out { tx, net, now, sent: Sent::default(), snd_nxt: None }
+        Out { tx, net, now, sent: Sent::default(), pure_seq: None }
     }
 
     /// A call into smoltcp for a connection follows.
     #[inline]
     pub(crate) fn begin(&mut self, live: &Live) {
         self.sent = Sent::default();
-        self.snd_nxt = Some(live.snd_nxt);
+        self.pure_seq = Some(live.pure_seq());
     }
     /// Writes an IP packet of `len` bytes and sends it.
     pub(crate) fn packet<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
@@ -190,9 +190,9 @@ impl<'a, T: LinkTx> Out<'a, T> {
             TxMeta { l2_len: l2 as u8, l3_len: l3, ip_checksum: false, tcp_checksum: false };
         if protocol == TCP {
             let l3 = usize::from(l3);
-            if let Some(snd_nxt) = self.snd_nxt {
+            if let Some(seq) = self.pure_seq {
                 let offloaded = self.net.info.offloads.tx_tcp_checksum;
-                raise_seq(packet, l3, snd_nxt, (!offloaded).then_some((src, dst)));
+                set_pure_seq(packet, l3, seq, (!offloaded).then_some((src, dst)));
             }
             self.sent = note(&self.sent, &packet[l3..]);
             self.net.counters.segments_out_total.inc();
@@ -268,7 +268,7 @@ impl<'a, T: LinkTx> Out<'a, T> {
     /// Sends a segment of ours that no socket makes.
     pub(crate) fn bare(&mut self, src: IpAddr, dst: IpAddr, bare: &Bare) {
         let len = bare.packet_len(src.is_ipv6());
-        self.snd_nxt = None;
+        self.pure_seq = None;
         self.packet(len, |packet| frame::write_bare(packet, src, dst, bare));
     }
 
@@ -336,17 +336,17 @@ impl<'a, T: LinkTx> Out<'a, T> {
     }
 }
 
-/// RFC 9293 §3.10: a pure ACK is sent with SND.NXT. smoltcp takes SND.NXT back when it
-/// retransmits; a peer that has what was sent before drops its ACKs as old.
-fn raise_seq(packet: &mut [u8], l3: usize, snd_nxt: u32, ends: Option<(IpAddr, IpAddr)>) {
+/// Gives a pure ACK the right sequence number. smoltcp takes its SND.NXT back when it
+/// retransmits; a peer that has what was sent before would drop the ACK as old.
+fn set_pure_seq(packet: &mut [u8], l3: usize, right: u32, ends: Option<(IpAddr, IpAddr)>) {
     let tcp = &mut packet[l3..];
     let header = usize::from(tcp[12] >> 4) * 4;
     let seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
     let pure = tcp[13] & !frame::PSH == frame::ACK && tcp.len() == header;
-    if !pure || !before(seq, snd_nxt) {
+    if !pure || seq == right {
         return;
     }
-    tcp[4..8].copy_from_slice(&snd_nxt.to_be_bytes());
+    tcp[4..8].copy_from_slice(&right.to_be_bytes());
     if let Some((src, dst)) = ends {
         tcp[16..18].fill(0);
         let sum = Sum::pseudo(src, dst, TCP, tcp.len() as u16).add(tcp).finish();

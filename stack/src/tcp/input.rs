@@ -355,6 +355,11 @@ struct News {
 fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, now: Now) -> News {
     live.active = now;
     let rcv_nxt = live.rcv_nxt;
+    // As smoltcp judges it: part of the segment is in the window.
+    let end = segment.seq.wrapping_add(segment.data_len);
+    let took_window = segment.seq == rcv_nxt
+        || (!before(segment.seq, rcv_nxt) && before(segment.seq, live.rcv_edge))
+        || (before(rcv_nxt, end) && !before(live.rcv_edge, end));
     if was.state == State::SynSent && segment.has(SYN) && is.state != State::SynSent {
         // The peer's SYN: its options count from here.
         let options = segment.syn_options();
@@ -375,7 +380,6 @@ fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, n
     };
     live.rcv_nxt = live.rcv_nxt.wrapping_add(u32::from(fin_taken));
     if segment.data_len > 0 && !before(segment.seq, rcv_nxt.wrapping_sub(0xffff)) {
-        let end = segment.seq.wrapping_add(segment.data_len);
         let end = if before(live.rcv_edge, end) { live.rcv_edge } else { end };
         if before(live.rcv_seen, end) {
             live.rcv_seen = end;
@@ -393,7 +397,7 @@ fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, n
         if is.unsent < was.unsent || took_control {
             live.acknowledged(segment.ack, now);
         }
-        if segment.seq == rcv_nxt && !before(segment.ack, live.snd_una) && !segment.has(SYN) {
+        if took_window && !before(segment.ack, live.snd_una) && !segment.has(SYN) {
             live.peer_window = segment.window;
             if segment.window == 0 {
                 // RFC 9293 §3.8.6.1: a peer that closes its window and says so is alive.
