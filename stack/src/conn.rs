@@ -93,6 +93,8 @@ pub(crate) struct Record {
     /// The peer's window scale; `NO_SCALE` where it sent none.
     pub(crate) peer_scale: u8,
     pub(crate) peer_sack: bool,
+    /// Made from a SYN cookie.
+    pub(crate) cookie: bool,
     pub(crate) ring_class: u8,
     pub(crate) mtu_class: u8,
 }

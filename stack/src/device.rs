@@ -49,7 +49,7 @@ impl<'o, T: LinkTx> Device for Wire<'_, 'o, T> {
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Send<'_, 'o, T>> {
-        (self.out.tx.room() > 0).then(|| Send(self.out))
+        (self.out.tx.room() > 0).then_some(Send(self.out))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

@@ -187,7 +187,7 @@ mod tests {
             let mut model: BTreeMap<u32, u32> = BTreeMap::new();
             for (step, (n, op)) in ops.into_iter().enumerate() {
                 if op < 3 {
-                    let hash = if n % 3 == 0 { n } else { n % 97 | n << 31 };
+                    let hash = if n % 3 == 0 { n } else { (n % 97) | (n << 31) };
                     let value = step as u32;
                     table.insert(hash, value);
                     model.insert(value, hash);

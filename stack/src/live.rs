@@ -51,6 +51,8 @@ pub(crate) struct Live {
     pub(crate) wish_class: u8,
     /// Counted as half-open.
     pub(crate) half_open: bool,
+    /// Made from a SYN cookie, whose ACK may come again.
+    pub(crate) cookie: bool,
     /// We opened it.
     pub(crate) outgoing: bool,
     /// In the turn's list of those that were sent on or taken from.
@@ -91,6 +93,7 @@ impl Default for Live {
             mtu_class: 0,
             wish_class: 0,
             half_open: false,
+            cookie: false,
             outgoing: false,
             touched: false,
             closing: false,

@@ -268,7 +268,7 @@ impl<L: Link> Stack<L> {
         let (_, tx) = self.link.split();
         let mut out = Out::new(tx, &mut self.net, self.now);
         out.bare(out.net.local_ip(tuple.local), tuple.remote_ip(), &bare);
-        self.tcp.abort_frozen(index);
+        self.tcp.abort_frozen(index, self.now);
     }
 
     /// Stops or resumes offering what arrives on a connection.
@@ -386,7 +386,7 @@ fn receive<'a, T: LinkTx>(
         _ => return Err(Drop::Protocol),
     };
     if let Some(notice) = notice {
-        tcp.notice(&notice);
+        tcp.notice(&notice, out.now);
     }
     Ok(None)
 }

@@ -75,13 +75,19 @@ fn simulate(seed: u64) {
         let conn = client.conns.get_mut(&key(id)).unwrap();
         conn.piece = 1 + rng.below(3000) as usize;
         conn.lockstep = rng.percent(50);
+        conn.total = conn.total.min(conn.piece * 300);
         ids.push(id);
     }
     let end = pair.now().after(Duration::from_secs(3000));
     let mut steps = 0;
     while !client.conns.is_empty() || !echo.conns.is_empty() {
         steps += 1;
-        assert!(steps < 200_000 && pair.now() < end, "stuck: {faults:?}");
+        assert!(
+            steps < 200_000 && pair.now() < end,
+            "stuck: {:?} {:?} {faults:?}",
+            client.conns,
+            echo.conns
+        );
         let side = rng.below(2) as usize;
         match side {
             0 => pair.turn(0, &mut client),

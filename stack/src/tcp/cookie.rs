@@ -3,7 +3,9 @@
 //!
 //! 32 bits: 26 of keyed hash over tuple, peer's ISN and period; 2 of the period of 64 s; 3 of the
 //! peer's MSS; 1 for SACK. No window scale: without one in the SYN-ACK the peer doesn't scale, and
-//! with our rings nothing is lost by that.
+//! with our rings nothing is lost by that. The ACK that brings a cookie back would make the
+//! connection again if it came again: a tuple that was made from one is remembered, when it closes,
+//! for as long as the cookie is good (as TIME_WAIT).
 
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use crate::net::Out;
 /// MSS values that fit in three bits: common ones.
 const MSS: [u16; 8] = [536, 1220, 1300, 1400, 1440, 1460, 4312, 8940];
 const PERIOD_NS: u64 = 64_000_000_000;
+/// A cookie is good for no longer than this.
+pub(super) const LIFETIME: Duration = Duration::from_nanos(2 * PERIOD_NS);
 /// How long after a cookie was sent a segment without a good one isn't reset.
 const OVERTAKEN: Duration = Duration::from_secs(4);
 
@@ -90,7 +94,7 @@ impl Tcp {
         let now = out.now;
         // Out of flood nobody may guess: a cookie lives for two periods at most.
         let Some(sent) = self.core.cookie_sent else { return false };
-        if now.since(sent).as_nanos() as u64 > 2 * PERIOD_NS {
+        if now.since(sent) > LIFETIME {
             self.core.cookie_sent = None;
             return false;
         }
@@ -111,6 +115,7 @@ impl Tcp {
             peer_mss: MSS[usize::from(extra >> 1)],
             peer_scale: NO_SCALE,
             peer_sack: extra & 1 == 1,
+            cookie: true,
             ring_class: self.core.config.ring_class,
             mtu_class: 0,
         };

@@ -30,6 +30,7 @@ impl Tcp {
             peer_mss: live.peer_mss,
             peer_scale: live.peer_scale,
             peer_sack: live.peer_sack,
+            cookie: live.cookie,
             ring_class: Slots::class(slot),
             mtu_class: live.mtu_class,
         };
@@ -79,7 +80,7 @@ impl Tcp {
         match edges.judge(segment) {
             Verdict::Take if segment.has(RST) => {
                 self.core.counters.resets_in_total.inc();
-                return self.finish_frozen(index, Gone::Reset);
+                return self.finish_frozen(index, Gone::Reset, out.now);
             }
             Verdict::Challenge => {
                 if segment.has(RST) {
@@ -111,16 +112,19 @@ impl Tcp {
     }
 
     /// Ends a frozen connection and tells the user.
-    pub(super) fn finish_frozen(&mut self, index: u32, gone: Gone) {
+    pub(super) fn finish_frozen(&mut self, index: u32, gone: Gone, now: Now) {
         let id = self.table.conns.id(index);
         self.core.closed.push_back((id, gone));
         self.core.counters.frozen.sub(1);
+        if self.table.conns.at(index).record.cookie && self.has_time_wait_room() {
+            return self.remember(index, now);
+        }
         self.leave(index);
     }
 
     /// The user aborted a frozen connection; the reset is sent.
-    pub(crate) fn abort_frozen(&mut self, index: u32) {
-        self.finish_frozen(index, Gone::Finished);
+    pub(crate) fn abort_frozen(&mut self, index: u32, now: Now) {
+        self.finish_frozen(index, Gone::Finished, now);
     }
 
     /// The path MTU of a class.

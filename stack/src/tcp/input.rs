@@ -10,7 +10,7 @@ use crate::device::Wire;
 use crate::frame::{ACK, BARE_MAX, Bare, FIN, RST, SYN, Segment, write_bare};
 use crate::icmp::{Notice, Trouble};
 use crate::link::LinkTx;
-use crate::live::{Live, Sent, before};
+use crate::live::{Live, before};
 use crate::net::Out;
 use hioload_core::Now;
 use smoltcp::iface::SocketHandle;
@@ -132,7 +132,7 @@ impl Tcp {
                 let tuple = self.table.conns.at(index).tuple;
                 if !isn_acked && !live.outgoing && self.is_good_cookie(&tuple, segment, out.now) {
                     // The first SYN was answered by a cookie, its copy by this handshake.
-                    self.finish(index, Gone::Failed);
+                    self.finish(index, Gone::Failed, out.now);
                     let hash = self.hash(&tuple);
                     self.take_cookie(tuple, hash, segment, out);
                     return;
@@ -279,7 +279,7 @@ impl Tcp {
     }
 
     /// The network says something about a segment of ours (RFC 5927: only one that is in flight).
-    pub(crate) fn notice(&mut self, notice: &Notice) {
+    pub(crate) fn notice(&mut self, notice: &Notice, now: Now) {
         let hash = self.hash(&notice.tuple);
         let found = self.find(hash, &notice.tuple);
         let Some((index, slot)) = found.and_then(|index| Some((index, self.table.slot(index)?)))
@@ -307,7 +307,7 @@ impl Tcp {
             }
             // RFC 5461: an error ends a handshake of ours, and nothing else.
             Trouble::Refused if live.outgoing && live.half_open => {
-                self.finish(index, Gone::Failed);
+                self.finish(index, Gone::Failed, now);
             }
             Trouble::Refused | Trouble::Unreachable => {}
         }

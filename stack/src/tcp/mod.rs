@@ -241,7 +241,7 @@ impl Tcp {
     }
 
     /// Ends a live connection and tells the user.
-    fn finish(&mut self, index: u32, gone: Gone) {
+    fn finish(&mut self, index: u32, gone: Gone, now: Now) {
         let id = self.table.conns.id(index);
         let conn = self.table.conns.at(index);
         let (slot, opened) = (conn.live, conn.opened);
@@ -252,6 +252,9 @@ impl Tcp {
         }
         if gone == Gone::Reset {
             self.core.counters.resets_in_total.inc();
+        }
+        if live.cookie && self.has_time_wait_room() {
+            return self.end_in_time_wait(index, gone, now);
         }
         if opened || live.outgoing {
             self.core.closed.push_back((id, gone));

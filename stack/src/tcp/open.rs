@@ -235,6 +235,7 @@ impl Core {
             peer_mss: record.peer_mss,
             peer_scale: record.peer_scale,
             peer_sack: record.peer_sack,
+            cookie: record.cookie,
             mtu_class: record.mtu_class,
             wish_class: record.ring_class,
             ..Live::default()

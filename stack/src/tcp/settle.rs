@@ -21,6 +21,15 @@ const SEGMENTS_MAX: usize = 64;
 /// A timer that is due and does nothing is looked at again after this.
 const PATIENCE: Duration = Duration::from_millis(2);
 
+/// How often a window that closed under a retransmission is asked for.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Past the handshake, with a peer that listens.
+fn is_open(state: State) -> bool {
+    use State::{CloseWait, Closing, Established, FinWait1, LastAck};
+    matches!(state, Established | CloseWait | FinWait1 | Closing | LastAck)
+}
+
 /// What smoltcp says of a socket after it was polled.
 #[derive(Copy, Clone)]
 struct Poll {
@@ -52,7 +61,7 @@ impl Tcp {
         let paused = conn.paused;
         let Some(slot) = self.table.slot(index) else { return };
         if self.expire(slot, out.now) {
-            return self.finish(index, Gone::Failed);
+            return self.finish(index, Gone::Failed, out.now);
         }
         let poll = self.poll_socket(slot, out);
         if poll.more {
@@ -66,11 +75,11 @@ impl Tcp {
                     (_, true) => Gone::Failed,
                     _ => Gone::Finished,
                 };
-                return self.finish(index, gone);
+                return self.finish(index, gone, out.now);
             }
             // A reset in SYN-RECEIVED.
-            State::Listen => return self.finish(index, Gone::Reset),
-            State::TimeWait => return self.to_time_wait(index, out),
+            State::Listen => return self.finish(index, Gone::Reset, out.now),
+            State::TimeWait => return self.enter_time_wait(index, out),
             _ => {}
         }
         if poll.quiescent && self.core.isn_known {
@@ -141,6 +150,7 @@ impl Tcp {
             let path = &mut paths[usize::from(live.mtu_class)];
             let mut next = None;
             let mut more = true;
+            let mut probed = false;
             for _ in 0..SEGMENTS_MAX {
                 if out.tx.room() == 0 {
                     break;
@@ -152,12 +162,24 @@ impl Tcp {
                     counters.retransmits_total.inc();
                 }
                 next = path.interface.poll_at(at, set);
+                let socket = set.get_mut::<tcp::Socket<'_>>(SocketHandle::default());
+                if next.is_none() && socket.send_queue() > 0 && !probed && is_open(socket.state()) {
+                    // smoltcp forgets its timer where a retransmission is due and the window is
+                    // closed. A keep-alive asks for the window (RFC 9293 §3.8.6.1).
+                    probed = true;
+                    socket.set_keep_alive(Some(PROBE_EVERY.into()));
+                    continue;
+                }
                 if out.sent.segments == 0 || next.is_none_or(|next| next > at) {
                     more = false;
                     break;
                 }
             }
-            let socket = set.get::<tcp::Socket<'_>>(SocketHandle::default());
+            let socket = set.get_mut::<tcp::Socket<'_>>(SocketHandle::default());
+            if probed {
+                // One more follows, and then this again.
+                socket.set_keep_alive(None);
+            }
             let state = socket.state();
             let quiescent = state == State::Established
                 && next.is_none()

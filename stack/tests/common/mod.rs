@@ -289,6 +289,9 @@ impl Pair {
             events.push(event);
         }
         for event in events {
+            if std::env::var_os("HIOLOAD_TRACE").is_some() {
+                eprintln!("{:>14} side {side} {event:?}", now.as_nanos() / 1000);
+            }
             app.event(&mut self.stacks[side], event);
         }
         self.stacks[side].flush(now);
@@ -343,7 +346,7 @@ pub struct Echo {
     pub bytes: usize,
 }
 
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub struct EchoConn {
     pending: Vec<u8>,
     eof: bool,
@@ -403,6 +406,7 @@ pub struct Client {
     pub broken: usize,
 }
 
+#[derive(Debug)]
 pub struct ClientConn {
     pub salt: u64,
     pub total: usize,
