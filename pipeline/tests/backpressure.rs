@@ -171,11 +171,11 @@ fn an_echo_never_overflows_however_slow_the_reader_is() {
 #[test]
 fn a_handler_that_sent_too_much_hears_when_there_is_room() {
     for mode in MODES {
-        let (mut rig, mut reader, session, mut sender) = stuck(&limited(mode, Overflow::DropNewest));
+        let (mut rig, mut reader, session, mut sender) =
+            stuck(&limited(mode, Overflow::DropNewest));
         flood(&mut rig, &mut sender, 25);
-        let writable = |rig: &mut Rig<Probe>| {
-            rig.worker.handler().count(|saw| *saw == Saw::Writable(session))
-        };
+        let writable =
+            |rig: &mut Rig<Probe>| rig.worker.handler().count(|saw| *saw == Saw::Writable(session));
         assert_eq!(writable(&mut rig), 0, "nothing has left");
         read_all(&mut rig, &mut reader);
         assert_eq!(writable(&mut rig), 1);
@@ -206,7 +206,9 @@ fn pings_of_a_peer_that_reads_nothing_cost_bounded_memory() {
             pongs.extend(client.frames());
         }
         assert_eq!(pongs.len(), 5000);
-        assert!(pongs.iter().enumerate().all(|(n, f)| f.payload == (n as u32).to_be_bytes().repeat(30)));
+        assert!(
+            pongs.iter().enumerate().all(|(n, f)| f.payload == (n as u32).to_be_bytes().repeat(30))
+        );
         client.leave();
         rig.assert_clean();
     }
