@@ -8,10 +8,11 @@ to the floor is taken within each round first, so that what disturbs a whole rou
 import json
 import statistics
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 FLOOR = "bare-epoll"
 OURS = "hioload-ws"
+REASONS = 10  # that are shown; the raw rounds have all
 BUSY = 0.1  # a client with less idle time than this share may be what limits the rate
 
 
@@ -57,6 +58,8 @@ def header(record):
         "latencies are bounded by it; CPU a message is not.",
     ]
     lines += [f"- Skipped: {what}: {why}." for what, why in record["skipped"].items()]
+    reasons = Counter(run["failed"] for run in record["runs"] if "failed" in run)
+    lines += [f"- Failed {count} times: {reason}." for reason, count in reasons.most_common(REASONS)]
     if record["ended"]:
         lines.append(f"- Incomplete: {record['ended']}.")
     return lines
