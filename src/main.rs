@@ -67,9 +67,9 @@ fn run(builder: Builder, app: App) -> Result<(), Error> {
 
 fn summary(monitor: &Monitor) -> String {
     let total = monitor.total();
-    let cut = match total.sessions_open {
+    let cut = match total.connections_open {
         0 => String::new(),
-        open => format!(", {open} sessions cut off"),
+        open => format!(", {open} connections cut off"),
     };
     format!(
         "{} sessions, {} messages in, {} out, {} handshakes refused, {} protocol errors{cut}",
