@@ -76,8 +76,8 @@ pub struct Builder {
 
 impl Builder {
     /// Listens on an IP address and port, besides those already given. Port 0 lets the system
-    /// choose one: [`Running::addresses`] says which. Without any: 0.0.0.0:9001, and [::]:9001
-    /// where the host has IPv6.
+    /// choose one: [`Running::addresses`] says which. Without any: `0.0.0.0:9001`, and
+    /// `[::]:9001` where the host has IPv6.
     pub fn listen(mut self, address: impl ToString) -> Self {
         self.listen.push(address.to_string());
         self
