@@ -315,3 +315,54 @@ fn sending_to_a_stale_id_reaches_nobody() {
         rig.assert_clean();
     }
 }
+
+#[test]
+fn small_messages_that_share_a_buffer_are_dropped_one_by_one() {
+    for mode in MODES {
+        let (mut rig, mut reader, _, mut sender) = stuck(&limited(mode, Overflow::DropOldest));
+        let mut bytes = Vec::new();
+        (0..400u32).for_each(|n| wire::put_frame(&mut bytes, BINARY, &n.to_be_bytes().repeat(25)));
+        // The transport takes a turn's worth, and no more while that hasn't left.
+        sender.send(&bytes[..1000]);
+        rig.run();
+        sender.send(&bytes[1000..]);
+        rig.run();
+        assert_eq!(sender.messages().len(), 400);
+        let got = read_all(&mut rig, &mut reader);
+        let dropped = rig.counters().overflow_dropped_total;
+        assert_eq!(got.len() as u64 + dropped, 400, "each that was dropped is counted");
+        assert!(got.len() >= LIMIT / 102 - 1, "no more are dropped than have to be");
+        let number = |f: &wire::Frame| u32::from_be_bytes(*f.payload.first_chunk().unwrap());
+        assert!(got.iter().all(|f| f.payload == number(f).to_be_bytes().repeat(25)));
+        // What the transport took stays; from what waits the oldest went.
+        let numbers: Vec<_> = got.iter().map(number).collect();
+        let gaps = numbers.windows(2).filter(|two| two[1] != two[0] + 1).count();
+        assert!(numbers.is_sorted() && gaps <= 1, "{mode:?} {numbers:?}");
+        assert_eq!(numbers.last(), Some(&399));
+        reader.leave();
+        sender.leave();
+        rig.assert_clean();
+    }
+}
+
+#[test]
+fn the_answer_to_our_close_is_seen_though_receiving_was_paused() {
+    for mode in MODES {
+        let mut rig = limited(mode, Overflow::Close).start(Probe::echo());
+        let client = rig.open();
+        client.peer.set_window(0);
+        let mut bytes = Vec::new();
+        (0..100).for_each(|n| wire::put_frame(&mut bytes, BINARY, &wire::pattern(3000, n)));
+        client.send(&bytes);
+        rig.run();
+        assert!(client.peer.is_paused());
+        let session = rig.worker.handler().ready()[0];
+        rig.remote.close(session, CloseCode::NORMAL, "").expect("room");
+        client.send(&wire::close(1000, "seen"));
+        rig.run();
+        let closed = Saw::Closed(session, 1000, "seen".into(), ClosedBy::Us);
+        assert_eq!(rig.worker.handler().saw.last(), Some(&closed), "no deadline was needed");
+        client.peer.reset();
+        rig.assert_clean();
+    }
+}
