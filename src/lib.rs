@@ -18,8 +18,10 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod server;
 
+pub use client::{Client, ClientBuilder, Target};
 pub use hioload_core::pool::Pressure;
 pub use hioload_core::region::{MemoryError, MemoryKind};
 pub use hioload_pipeline::counters::{WorkerCounters, WorkerSnapshot};
