@@ -352,3 +352,22 @@ fn handler_timers_fire_once_in_order_and_not_when_cancelled() {
         rig.assert_clean();
     }
 }
+
+#[test]
+fn of_two_timers_due_at_once_the_first_can_cancel_the_second() {
+    let set = std::rc::Rc::new(std::cell::RefCell::new(Vec::<TimerId>::new()));
+    let timers = set.clone();
+    let mut probe = Probe::on_message(move |_, context| {
+        timers.borrow_mut().extend([0, 1].map(|token| context.set_timer(secs(1), token)));
+    });
+    probe.timer = Box::new(move |token, context| {
+        let other = set.borrow()[1 - token as usize];
+        assert!(context.cancel_timer(other), "it hasn't been told");
+    });
+    let mut rig = Plan::new(MODES[0]).start(probe);
+    let client = rig.open();
+    client.frame(TEXT, b"set");
+    rig.run();
+    rig.pass(secs(2));
+    assert_eq!(rig.worker.handler().count(|saw| matches!(saw, Saw::Timer(_))), 1);
+}
