@@ -291,7 +291,7 @@ impl<S> Hub<S> {
         }
     }
 
-    /// The session with the most waiting output among some of those that have any.
+    /// The session whose waiting output holds the most memory, among some of those that have any.
     pub(crate) fn slowest(&mut self) -> Option<Key> {
         const LOOK_AT: usize = 256;
         let mut most: Option<(usize, Key)> = None;
@@ -300,9 +300,9 @@ impl<S> Hub<S> {
             let Some(at) = next.or_else(|| self.queues.next_occupied(0)) else { break };
             self.queue_cursor = at.slot + 1;
             if let Some((owner, queue)) = self.queues.get(at)
-                && most.is_none_or(|(bytes, _)| queue.bytes() > bytes)
+                && most.is_none_or(|(bytes, _)| queue.held_bytes() > bytes)
             {
-                most = Some((queue.bytes(), *owner));
+                most = Some((queue.held_bytes(), *owner));
             }
         }
         most.map(|(_, owner)| owner)

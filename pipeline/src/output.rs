@@ -249,7 +249,7 @@ impl<S> Hub<S> {
             self.cut(key, CloseCode::TRY_AGAIN_LATER, "out of memory", tx);
             return Err(SendError::NoMemory);
         }
-        if self.waiting(key) + tx.unsent(conn) >= self.settings.max_unsent_bytes / 2 {
+        if self.held(key) + tx.unsent(conn) >= self.settings.max_unsent_bytes / 2 {
             self.pause(key);
         }
         Ok(())
@@ -257,11 +257,17 @@ impl<S> Hub<S> {
 
     /// Bytes in the session's queue.
     pub(crate) fn waiting(&self, key: Key) -> usize {
-        self.sessions
-            .get(key)
-            .and_then(|session| session.queue.get())
-            .and_then(|slot| self.queues.get_slot(slot))
-            .map_or(0, |(_, queue)| queue.bytes())
+        self.queue(key).map_or(0, Queue::bytes)
+    }
+
+    /// Memory that the session's queue holds, in bytes.
+    fn held(&self, key: Key) -> usize {
+        self.queue(key).map_or(0, Queue::held_bytes)
+    }
+
+    fn queue(&self, key: Key) -> Option<&Queue> {
+        let slot = self.sessions.get(key)?.queue.get()?;
+        self.queues.get_slot(slot).map(|(_, queue)| queue)
     }
 
     /// Works on the session's queue, made if there is none, and keeps the gauges true.
@@ -328,7 +334,7 @@ impl<S> Hub<S> {
             session.writable = false;
         }
         let pushed = self.with_queue(key, |queue, pool| queue.push_control(bytes, pool));
-        if self.waiting(key) + tx.unsent(conn) >= self.settings.max_unsent_bytes / 2 {
+        if self.held(key) + tx.unsent(conn) >= self.settings.max_unsent_bytes / 2 {
             self.pause(key);
         }
         pushed.is_ok()

@@ -366,3 +366,42 @@ fn the_answer_to_our_close_is_seen_though_receiving_was_paused() {
         rig.assert_clean();
     }
 }
+
+#[test]
+fn short_frames_for_one_who_reads_nothing_hold_little_memory() {
+    let ping = wire::frame(PING, b"");
+    let both = [ping.clone(), wire::frame(BINARY, b"a")].concat();
+    for mode in MODES {
+        // Echoes are split from pongs by the batch, so one message a call alternates most.
+        for (input, batch) in [(ping.repeat(5000), 32), (both.repeat(2500), 1)] {
+            let mut rig = Plan::new(mode).settings(|s| s.batch = batch).start(Probe::echo());
+            let reader = rig.open();
+            reader.peer.set_window(0);
+            reader.frame(BINARY, &[0; 1000]);
+            rig.run();
+            for _ in 0..8 {
+                reader.send(&input);
+                rig.run();
+            }
+            let held = rig.counters().pool_bytes_lent;
+            assert!(held < 4 << 20, "{mode:?}: {held} bytes held, within a limit of 1 MiB");
+            reader.peer.set_window(usize::MAX);
+            reader.leave();
+            rig.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn short_broadcasts_to_one_who_reads_nothing_hold_little_memory() {
+    let (mut rig, _reader, _, _sender) = stuck(&Plan::new(Mode::Readiness));
+    for nth in 0..20_000u32 {
+        rig.remote.broadcast(Kind::Binary, &nth.to_be_bytes(), None);
+        if nth % 500 == 0 {
+            rig.run();
+        }
+    }
+    rig.run();
+    let c = rig.counters();
+    assert!(c.pool_bytes_lent < 4 * c.queued_bytes, "{c:#?}");
+}
