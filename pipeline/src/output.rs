@@ -226,9 +226,15 @@ impl<S> Hub<S> {
             }
             self.counters.overflow_dropped_total.inc();
             match self.settings.overflow {
-                Overflow::DropNewest => return Err(SendError::Full),
+                Overflow::DropNewest => {
+                    // Though nothing of it waits here, `on_writable` says when there is room.
+                    self.with_queue(key, |_, _| ());
+                    return Err(SendError::Full);
+                }
                 Overflow::DropOldest => {
-                    if !self.with_queue(key, |queue, _| queue.drop_oldest()) {
+                    // What doesn't fit beside what the transport has taken displaces nothing.
+                    let fits = taken == 0 || taken + len <= limit;
+                    if !self.with_queue(key, |queue, _| fits && queue.drop_oldest()) {
                         return Err(SendError::Full);
                     }
                 }

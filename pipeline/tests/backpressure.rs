@@ -405,3 +405,39 @@ fn short_broadcasts_to_one_who_reads_nothing_hold_little_memory() {
     let c = rig.counters();
     assert!(c.pool_bytes_lent < 4 * c.queued_bytes, "{c:#?}");
 }
+
+#[test]
+fn who_was_told_full_is_told_when_there_is_room() {
+    for overflow in [Overflow::DropNewest, Overflow::DropOldest] {
+        let (mut rig, mut reader, session, mut sender) = stuck(
+            &Plan::new(Mode::Readiness)
+                .settings(|s| (s.max_unsent_bytes, s.overflow) = (LIMIT, overflow)),
+        );
+        // The transport takes the first one whole, and is at the limit with it.
+        sender.frame(BINARY, &[1; LIMIT]);
+        rig.run();
+        assert_eq!(flood(&mut rig, &mut sender, 1), ["Ok(())", "Err(Full)"]);
+        assert_eq!(read_all(&mut rig, &mut reader).len(), 1);
+        let writable = rig.worker.handler().count(|saw| *saw == Saw::Writable(session));
+        assert_eq!(writable, 1, "{overflow:?}");
+    }
+}
+
+#[test]
+fn drop_oldest_drops_nothing_for_a_message_that_does_not_fit_anyway() {
+    let (mut rig, mut reader, _, sender) = stuck(&limited(Mode::Readiness, Overflow::DropOldest));
+    sender.frame(BINARY, &[1; 7900]);
+    rig.run();
+    sender.frame(BINARY, &[1; 7900]);
+    sender.frame(BINARY, &[2; 3000]);
+    rig.run();
+    let before = rig.counters();
+    let held = before.queued_bytes;
+    assert!(held > 0, "{before:#?}");
+    let id = rig.worker.handler().ready()[0];
+    rig.remote.send(id, Kind::Binary, &[3; 15_000]).unwrap();
+    rig.run();
+    assert_eq!(rig.counters().queued_bytes, held);
+    assert_eq!(rig.counters().overflow_dropped_total, before.overflow_dropped_total + 1);
+    assert_eq!(read_all(&mut rig, &mut reader).len(), 3);
+}
