@@ -495,16 +495,28 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
 
     /// Nothing came for a while: ping, or give up.
     fn idle(&mut self, key: Key, now: Now) {
-        let Some(session) = self.hub.sessions.get_mut(key) else { return };
+        let Some(session) = self.hub.sessions.get(key) else { return };
         let dead_after = self.hub.settings.dead_after;
+        let (conn, unsent_at_ping) = (session.conn, session.unsent_at_ping as usize);
         if !dead_after.is_zero() && session.heard.end().after(dead_after) <= now {
-            self.hub.counters.idle_closed_total.inc();
-            return self.hub.cut(key, CloseCode::GOING_AWAY, "nothing heard", self.tx);
+            if self.hub.waiting(key) + self.tx.unsent(conn) >= unsent_at_ping {
+                self.hub.counters.idle_closed_total.inc();
+                return self.hub.cut(key, CloseCode::GOING_AWAY, "nothing heard", self.tx);
+            }
+            // It has read some of what waited: a slow reader, not a dead one.
+            if let Some(session) = self.hub.sessions.get_mut(key) {
+                session.heard = Coarse::of(now);
+            }
         }
-        session.pinged = true;
+        // Without the ping: that it leaves is no sign of the peer's.
+        let unsent = self.hub.waiting(key) + self.tx.unsent(conn);
         self.hub.counters.pings_out_total.inc();
         if !self.hub.control(key, Opcode::Ping, b"", self.tx) {
             self.hub.counters.refused_by_memory_total.inc();
+        }
+        if let Some(session) = self.hub.sessions.get_mut(key) {
+            session.pinged = true;
+            session.unsent_at_ping = u32::try_from(unsent).unwrap_or(u32::MAX);
         }
         self.hub.arm(key);
     }
@@ -514,7 +526,8 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         self.hub.run_deliveries(budget, self.tx)
     }
 
-    /// Gives memory back when it is short: slow readers go first, then the newest sessions.
+    /// Gives memory back when it is short: slow readers go first, then those in the middle of the
+    /// largest messages, then the newest sessions, which have lost the least.
     pub(crate) fn relieve(&mut self, pressure: Pressure) {
         const A_TURN: usize = 16;
         if pressure < Pressure::CloseSlow {
@@ -522,7 +535,7 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         }
         for _ in 0..A_TURN {
             let Some(key) = self.hub.slowest().or_else(|| match pressure {
-                Pressure::CloseNewest => self.hub.newest(),
+                Pressure::CloseNewest => self.hub.largest_assembly().or_else(|| self.hub.newest()),
                 _ => None,
             }) else {
                 break;

@@ -371,3 +371,26 @@ fn of_two_timers_due_at_once_the_first_can_cancel_the_second() {
     rig.pass(secs(2));
     assert_eq!(rig.worker.handler().count(|saw| matches!(saw, Saw::Timer(_))), 1);
 }
+
+#[test]
+fn a_reader_that_is_slow_but_reads_is_not_taken_for_dead() {
+    let mut rig = Plan::new(hioload_pipeline::fake::Mode::Readiness).start(Probe::echo());
+    let client = rig.open();
+    client.peer.set_window(1000);
+    for _ in 0..40 {
+        client.frame(BINARY | FIN, &wire::pattern(20_000, 1));
+    }
+    rig.run();
+    // 800 KB wait; it takes a little every ten seconds and sends nothing.
+    let mut got = Vec::new();
+    for _ in 0..30 {
+        rig.pass(ms(10_000));
+        client.peer.take_at_most(900, &mut got);
+    }
+    assert_eq!(rig.counters().idle_closed_total, 0);
+    // Once it takes nothing any more, its time runs out.
+    rig.pass(ms(130_000));
+    assert_eq!(rig.counters().idle_closed_total, 1);
+    client.peer.reset();
+    rig.assert_clean();
+}
