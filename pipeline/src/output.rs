@@ -113,7 +113,7 @@ impl<S> Hub<S> {
     }
 
     /// Sends a data frame that is encoded for this session.
-    #[inline]
+    #[inline(always)]
     fn send<'t>(
         &mut self,
         key: Key,
