@@ -202,7 +202,8 @@ impl<B: Backend, H: Handler> Worker<B, H> {
     /// How the next poll waits. Where it may block, the inbox is looked at once more after the
     /// flag is up that makes other threads wake us.
     fn wait(&mut self) -> Wait {
-        if self.busy || self.stopped {
+        // A handler that has not begun may be the one who brings the first event about.
+        if self.busy || self.stopped || !self.started {
             return Wait::Poll;
         }
         let hub = &self.hub;
