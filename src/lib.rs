@@ -31,7 +31,7 @@ pub use hioload_pipeline::{
     TimerId, Verdict, middleware, on_message,
 };
 pub use hioload_ws_proto::handshake::{
-    ClientRequest, HeaderError, Refusal, Request, Response, Status,
+    ClientRequest, HeaderError, Refusal, Request, RequestError, Response, Status, UrlError,
 };
 pub use hioload_ws_proto::{CloseCode, Limits};
 pub use server::{

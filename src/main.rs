@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod apps;
+mod bench;
 mod cli;
 mod config;
 mod units;
@@ -24,6 +25,9 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(*args),
         Command::Check { config } => check(&config),
+        Command::Bench(args) => {
+            bench::run(&args).unwrap_or_else(|(code, problem)| fail(code, &problem))
+        }
     }
 }
 

@@ -1,0 +1,146 @@
+//! Echo: what is sent comes back, in order, and is compared to the last byte.
+
+use hioload_ws::{Context, Message, SessionId};
+
+use super::super::args::Mode;
+use super::super::payload::Stamp;
+use super::schedule::RESOLUTION_NS;
+use super::{Conn, Load, Phase};
+
+/// Messages sent at a look at the schedule; the answers are read in between.
+const BURST: usize = 16 * 1024;
+/// Messages that a worker has in flight at most, in open loop.
+const IN_FLIGHT_MAX: u64 = 1 << 20;
+
+impl Load {
+    /// Closed loop: every connection gets its depth of messages.
+    pub(super) fn fill_all(&mut self, now: u64, context: &mut Context<'_, '_, Conn>) {
+        for place in 0..self.live.len() {
+            for _ in 0..self.plan.depth {
+                let Some(&session) = self.live.get(place) else { return };
+                if !self.send(session, now, context) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Open loop: sends what is due, each connection in turn.
+    pub(super) fn send_due(&mut self, now: u64, context: &mut Context<'_, '_, Conn>) {
+        let Some(mut schedule) = self.schedule else { return };
+        for _ in 0..BURST {
+            let due = schedule.next();
+            if due > now || due >= self.window.until {
+                break;
+            }
+            // Where all are full, it stays due: what waits here is late by the schedule.
+            let Some(session) = self.next_with_room(context) else { break };
+            schedule.advance();
+            let late = now - due;
+            let on_time = late <= RESOLUTION_NS;
+            if due >= self.window.from && !on_time {
+                self.tally.late += 1;
+                self.tally.latest_ns = self.tally.latest_ns.max(late);
+            }
+            self.send(session, if on_time { now } else { due }, context);
+        }
+        self.schedule = Some(schedule);
+    }
+
+    /// The next connection that may send.
+    fn next_with_room(&mut self, context: &mut Context<'_, '_, Conn>) -> Option<SessionId> {
+        if self.plan.mode == Mode::Echo && self.in_flight >= IN_FLIGHT_MAX {
+            return None;
+        }
+        for _ in 0..self.live.len() {
+            self.turn = if self.turn + 1 >= self.live.len() { 0 } else { self.turn + 1 };
+            let session = self.live[self.turn];
+            let Some(conn) = context.state(session) else { continue };
+            match self.plan.mode {
+                Mode::FanOut if conn.index as usize >= self.plan.senders => {}
+                Mode::Echo if conn.in_flight.len() >= self.plan.depth as usize => {}
+                _ => return Some(session),
+            }
+        }
+        None
+    }
+
+    /// Sends the next message of a connection, due at `due`.
+    pub(super) fn send(
+        &mut self,
+        session: SessionId,
+        due: u64,
+        context: &mut Context<'_, '_, Conn>,
+    ) -> bool {
+        let Some(conn) = context.state(session) else { return false };
+        let stamp = Stamp { sender: conn.index, number: conn.sent, at: due };
+        let len = self.payloads.len(stamp.sender, stamp.number);
+        let payloads = &self.payloads;
+        let built = context.build(session, payloads.kind(), len, |room| payloads.fill(room, stamp));
+        if let Err(error) = built {
+            self.tally.errors.unsent += 1;
+            self.tally.reasons.add(&format!("not sent: {error}"), 1);
+            return false;
+        }
+        let Some(conn) = context.state(session) else { return false };
+        conn.sent = conn.sent.wrapping_add(1);
+        match self.plan.mode {
+            Mode::FanOut => self.publish(stamp.sender),
+            _ => {
+                conn.in_flight.push_back(due);
+                self.in_flight += 1;
+            }
+        }
+        if due >= self.window.from {
+            self.tally.sent += 1;
+        }
+        true
+    }
+
+    /// A message came: the oldest in flight is answered.
+    #[inline]
+    pub(super) fn echoed(
+        &mut self,
+        now: u64,
+        message: &Message<'_>,
+        context: &mut Context<'_, '_, Conn>,
+    ) {
+        let session = message.session();
+        let Some(conn) = context.state(session) else { return };
+        let Some(due) = conn.in_flight.pop_front() else {
+            self.tally.errors.unexpected += 1;
+            return;
+        };
+        let stamp = Stamp { sender: conn.index, number: conn.answered, at: due };
+        conn.answered = conn.answered.wrapping_add(1);
+        self.in_flight -= 1;
+        if self.payloads.is_right(message.kind(), message.payload(), stamp) {
+            self.arrived(now, due, message.len());
+        } else {
+            self.tally.errors.corrupt += 1;
+        }
+        if self.phase == Phase::Run && self.schedule.is_none() && now < self.window.until {
+            self.send(session, now, context);
+        }
+    }
+
+    /// Messages in flight on connections that are open.
+    pub(super) fn unanswered(&mut self, _: &mut Context<'_, '_, Conn>) -> u64 {
+        self.in_flight
+    }
+
+    /// What got no answer until now counts as long as it waited.
+    pub(super) fn count_unanswered(&mut self, now: u64, context: &mut Context<'_, '_, Conn>) {
+        for place in 0..self.live.len() {
+            let session = self.live[place];
+            let Some(conn) = context.state(session) else { continue };
+            for due in conn.in_flight.drain(..) {
+                self.tally.errors.missing += 1;
+                if (self.window.from..self.window.until).contains(&due) {
+                    self.interval.latency.saturating_record(now.saturating_sub(due));
+                }
+            }
+        }
+        self.in_flight = 0;
+    }
+}
