@@ -37,9 +37,7 @@ impl Epoll {
             self.flush_conn(id);
         }
         self.pending.reset(dirty);
-        // SAFETY: tokens are only ever in the pending list, which was emptied just now, or with
-        // the halves of a turn, which borrow `self`.
-        unsafe { self.arena.reset() };
+        self.arena.reset();
     }
 
     fn flush_conn(&mut self, id: ConnId) {
@@ -51,6 +49,8 @@ impl Epoll {
             return;
         }
         if first != NONE {
+            let joined = self.pending.join(first, self.arena.memory_mut());
+            self.counters.joined_outputs_total.add(joined as u64);
             match self.send_pieces(conn, first) {
                 Ok((_, None)) => {}
                 Ok((sent, Some(rest))) => {

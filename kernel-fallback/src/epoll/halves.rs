@@ -8,7 +8,7 @@ use hioload_core::pool::{Pool, RECEIVE_UNIT};
 use hioload_core::slab::Slab;
 use hioload_pipeline::backend::{ConnId, Out, RxHalf, TxHalf, Window};
 
-use super::arena::{Joiner, Lender};
+use super::arena::{Lender, Taker};
 use super::backlog::Backlog;
 use super::conn::{
     CLOSING, CONNECTING, Conn, EOF, NONE, OWED_EOF, OWED_READABLE, REFUSED, Table, gone_by,
@@ -76,7 +76,7 @@ pub(super) fn is_temporary(error: &io::Error) -> bool {
 /// The transmit half.
 pub struct EpollTx<'t> {
     pub(super) table: &'t Table,
-    pub(super) joiner: Joiner<'t>,
+    pub(super) taker: Taker,
     pub(super) pending: &'t mut Pending,
     pub(super) backlogs: &'t Slab<Backlog>,
     pub(super) pool: &'t Pool,
@@ -112,12 +112,8 @@ impl<'t> TxHalf<'t> for EpollTx<'t> {
             return self.refuse(id, conn, out);
         }
         match out {
-            Out::Window(window) => match self.joiner.take(window) {
-                Ok(given) => {
-                    if self.pending.push_given(id, conn, given, &mut self.joiner) {
-                        self.counters.joined_outputs_total.inc();
-                    }
-                }
+            Out::Window(window) => match self.taker.take(window) {
+                Ok(given) => self.pending.push(id, conn, Piece::Arena(given), len),
                 Err(foreign) => {
                     let Some(mut buf) = self.pool.alloc(len) else {
                         return self.refuse(id, conn, Out::Window(foreign));

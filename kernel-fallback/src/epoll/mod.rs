@@ -152,11 +152,11 @@ impl Backend for Epoll {
     }
 
     fn turn(&mut self) -> (EpollRx<'_>, EpollTx<'_>) {
-        let (lender, joiner) = self.arena.turn();
+        let (lender, taker) = self.arena.turn();
         let rx = EpollRx { table: &self.table, lender, turn: self.turn, counters: &self.counters };
         let tx = EpollTx {
             table: &self.table,
-            joiner,
+            taker,
             pending: &mut self.pending,
             backlogs: &self.backlogs,
             pool: &self.pool,

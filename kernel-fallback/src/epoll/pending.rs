@@ -6,7 +6,7 @@ use hioload_core::local::LocalFrame;
 use hioload_core::pool::PoolBuf;
 use hioload_pipeline::backend::ConnId;
 
-use super::arena::{Arena, Given, Joiner};
+use super::arena::{Arena, Given};
 use super::conn::{Conn, NONE};
 
 /// An output of at most this many bytes is moved to join the one before it; a larger one is cheaper
@@ -75,32 +75,6 @@ impl Pending {
         count(conn, len);
     }
 
-    /// Appends a room of the arena, joined to the one before it where they touch. True: joined.
-    pub(super) fn push_given(
-        &mut self,
-        id: ConnId,
-        conn: &Conn,
-        given: Given,
-        joiner: &mut Joiner<'_>,
-    ) -> bool {
-        let len = given.len();
-        let last = self.entries.get_mut(conn.last.get() as usize);
-        let apart = match last {
-            Some(Entry { piece: Piece::Arena(last), .. }) => {
-                match joiner.join(last, given, MOVE_MAX_BYTES) {
-                    Ok(()) => {
-                        count(conn, len);
-                        return true;
-                    }
-                    Err(given) => given,
-                }
-            }
-            _ => given,
-        };
-        self.push(id, conn, Piece::Arena(apart), len);
-        false
-    }
-
     /// Appends `len` bytes that `fill` writes; `None` when there is no scratch memory left in this
     /// turn, `Some(true)` when they joined the piece before them.
     pub(super) fn build(
@@ -124,6 +98,38 @@ impl Pending {
         }
         self.push(id, conn, Piece::Scratch { at: at as u32, len: len as u32 }, len);
         Some(false)
+    }
+
+    /// Joins the pieces of a connection that lie in the arena, from `first` on, where nothing but
+    /// dead bytes is between them. Says how many were joined to the one before them.
+    ///
+    /// For the flush alone: an output is moved down over the dead bytes in front of it, which is
+    /// sound only where no window is lent; `memory`, all of the arena, can't be borrowed before.
+    pub(super) fn join(&mut self, first: u32, memory: &mut [u8]) -> usize {
+        let (mut index, mut joined) = (first, 0);
+        while let Some(entry) = self.entries.get(index as usize) {
+            let mut next = entry.next;
+            if let Piece::Arena(mut whole) = entry.piece {
+                let mut room_end = whole.end;
+                while let Some(Entry { piece: Piece::Arena(part), next: behind }) =
+                    self.entries.get(next as usize)
+                    && part.room == room_end
+                    && (part.start == whole.end || part.len() <= MOVE_MAX_BYTES)
+                {
+                    if part.start != whole.end {
+                        let from = part.start as usize..part.end as usize;
+                        memory.copy_within(from, whole.end as usize);
+                    }
+                    whole.end += part.end - part.start;
+                    room_end = part.end;
+                    next = *behind;
+                    joined += 1;
+                }
+                self.entries[index as usize] = Entry { piece: Piece::Arena(whole), next };
+            }
+            index = next;
+        }
+        joined
     }
 
     /// The bytes of a piece, and the index of the connection's next one.
@@ -160,7 +166,7 @@ impl Pending {
         std::mem::take(&mut self.dirty)
     }
 
-    /// Forgets the turn. No [`Given`] is left after this.
+    /// Forgets the turn.
     pub(super) fn reset(&mut self, mut dirty: Vec<ConnId>) {
         dirty.clear();
         dirty.shrink_to(KEEP_ENTRIES);
@@ -174,4 +180,63 @@ impl Pending {
 fn count(conn: &Conn, len: usize) {
     let len = u32::try_from(len).unwrap_or(u32::MAX);
     conn.pending_bytes.set(conn.pending_bytes.get().saturating_add(len));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Joins outputs that lie in rooms side by side; `-` is a dead byte, and a room of `None` is
+    /// one that didn't come back. Says how many were joined, and what is left as pieces.
+    fn joined(rooms: &[Option<&str>]) -> (usize, Vec<String>) {
+        let mut arena = Arena::new(4096).unwrap();
+        let mut pending = Pending::new(0);
+        let mut at = 0;
+        for room in rooms {
+            let bytes = room.unwrap_or("lent").as_bytes();
+            arena.memory_mut()[at..at + bytes.len()].copy_from_slice(bytes);
+            let dead = bytes.iter().take_while(|byte| **byte == b'-').count();
+            let (room_at, end) = (at as u32, (at + bytes.len()) as u32);
+            at += bytes.len();
+            if room.is_some() {
+                let piece =
+                    Piece::Arena(Given { room: room_at, start: room_at + dead as u32, end });
+                let next = pending.entries.len() as u32 + 1;
+                pending.entries.push(Entry { piece, next });
+            }
+        }
+        let count = pending.join(0, arena.memory_mut());
+        let lent = rooms.iter().position(Option::is_none);
+        if let Some(before) = lent {
+            let at = rooms[..before].iter().flatten().map(|room| room.len()).sum();
+            assert_eq!(&arena.memory_mut()[at..at + 4], b"lent", "what is lent isn't touched");
+        }
+        let (mut pieces, mut index) = (Vec::new(), 0);
+        while let Some((bytes, next)) = pending.bytes(index, &arena) {
+            pieces.push(String::from_utf8(bytes.to_vec()).unwrap());
+            index = next;
+        }
+        (count, pieces)
+    }
+
+    #[test]
+    fn neighbours_are_joined_over_the_dead_bytes_between_them() {
+        let (count, pieces) = joined(&[Some("--aaa"), Some("--bb"), None, Some("---cccc")]);
+        assert_eq!((count, pieces), (1, vec!["aaabb".into(), "cccc".into()]));
+    }
+
+    #[test]
+    fn many_small_outputs_become_one() {
+        let rooms: Vec<String> = (0..16).map(|n| format!("----{n:0n$}.")).collect();
+        let (count, pieces) = joined(&rooms.iter().map(|r| Some(&r[..])).collect::<Vec<_>>());
+        assert_eq!((count, pieces), (15, vec![rooms.concat().replace('-', "")]));
+    }
+
+    #[test]
+    fn a_large_output_isnt_moved_but_joined_where_it_touches() {
+        let large = "x".repeat(MOVE_MAX_BYTES + 1);
+        let apart = format!("-{large}");
+        let (count, pieces) = joined(&[Some("-a"), Some(&apart), Some(&large), Some("--b")]);
+        assert_eq!((count, pieces), (2, vec!["a".into(), format!("{large}{large}b")]));
+    }
 }
