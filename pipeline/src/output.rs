@@ -14,7 +14,7 @@ use hioload_ws_proto::mask;
 use hioload_ws_proto::{CloseCode, write_close};
 use hioload_ws_proto::{MAX_CONTROL_BYTES, Opcode};
 
-use crate::backend::TxHalf;
+use crate::backend::{TURN_BYTES, TxHalf};
 use crate::handler::ClosedBy;
 use crate::hub::{Delivery, Hub, MAX_BROADCASTS, Op, Owed};
 use crate::id::SessionId;
@@ -68,9 +68,6 @@ pub(crate) enum Cause {
     Reply,
     Unasked,
 }
-
-/// The most that one connection gets in at one turn, in bytes.
-pub(crate) const TURN_BYTES: usize = 64 * 1024;
 
 /// A frame larger than this isn't built in the transport's send memory.
 const BUILD_MAX_BYTES: usize = 64 * 1024;

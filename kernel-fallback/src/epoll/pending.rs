@@ -9,9 +9,9 @@ use hioload_pipeline::backend::ConnId;
 use super::arena::{Arena, Given};
 use super::conn::{Conn, NONE};
 
-/// An output of at most this many bytes is moved to join the one before it; a larger one is cheaper
-/// as a piece of its own.
-const MOVE_MAX_BYTES: usize = 1024;
+/// An output of at most this many bytes is moved to join the one before it. Measured: at 1 KiB
+/// moving is a tenth cheaper than a piece of its own, from 2 KiB on it makes no difference.
+const MOVE_MAX_BYTES: usize = 2048;
 /// A list that grew beyond this is not kept.
 const KEEP_ENTRIES: usize = 64 * 1024;
 
@@ -103,8 +103,9 @@ impl Pending {
     /// Joins the pieces of a connection that lie in the arena, from `first` on, where nothing but
     /// dead bytes is between them. Says how many were joined to the one before them.
     ///
-    /// For the flush alone: an output is moved down over the dead bytes in front of it, which is
-    /// sound only where no window is lent; `memory`, all of the arena, can't be borrowed before.
+    /// Outputs are moved down over the dead bytes in front of them, in `memory`, which is all of the
+    /// arena: it can be had only while no window is lent. What wasn't given back this turn has no
+    /// piece, so it stands between two rooms that then don't touch.
     pub(super) fn join(&mut self, first: u32, memory: &mut [u8]) -> usize {
         let (mut index, mut joined) = (first, 0);
         while let Some(entry) = self.entries.get(index as usize) {
@@ -189,7 +190,7 @@ mod tests {
     /// Joins outputs that lie in rooms side by side; `-` is a dead byte, and a room of `None` is
     /// one that didn't come back. Says how many were joined, and what is left as pieces.
     fn joined(rooms: &[Option<&str>]) -> (usize, Vec<String>) {
-        let mut arena = Arena::new(4096).unwrap();
+        let mut arena = Arena::new(8192).unwrap();
         let mut pending = Pending::new(0);
         let mut at = 0;
         for room in rooms {

@@ -28,6 +28,7 @@ impl Epoll {
             self.flush_pending();
         }
         self.turn = self.turn.wrapping_add(1);
+        self.ready = 0;
         let fd_freed = self.table.take_fd_freed();
         self.acceptor.recover(self.table.ep(), now, fd_freed);
         self.give_owed(events);
@@ -85,6 +86,7 @@ impl Epoll {
             } else if conn.unset(OWED_READABLE) {
                 if !conn.is(PAUSED | CLOSING) {
                     conn.offered.set(self.turn);
+                    self.ready += 1;
                     events.push(Event::Readable(id));
                 }
             } else if conn.unset(OWED_EOF) {
@@ -121,6 +123,7 @@ impl Epoll {
             // Also where it is lost: receiving gives what came before, then the reason.
             if conn.offered.get() != self.turn && events.room() > 0 {
                 conn.offered.set(self.turn);
+                self.ready += 1;
                 events.push(Event::Readable(id));
             }
         } else if lost {

@@ -212,14 +212,14 @@ fn what_a_reader_that_stalls_left_arrives_in_order_when_it_reads() {
 fn a_turn_takes_a_bounded_amount_and_says_when_there_is_room() {
     let mut rig = Rig::new();
     let (mut client, id) = rig.client();
-    let frame = LocalFrames::new().adopt(Frame::from_slice(&pattern(200 << 10)));
+    let frame = LocalFrames::new().adopt(Frame::from_slice(&pattern(300 << 10)));
     rig.turn(|_, tx| {
         tx.send(id, Out::Shared(frame.clone())).unwrap();
         assert!(tx.send(id, Out::Shared(frame.clone())).is_err());
     });
-    let reader = thread::spawn(move || read_exact(&mut client, 200 << 10).len());
+    let reader = thread::spawn(move || read_exact(&mut client, 300 << 10).len());
     rig.until(|event| (*event == Event::Writable(id)).then_some(()));
-    assert_eq!(reader.join().unwrap(), 200 << 10);
+    assert_eq!(reader.join().unwrap(), 300 << 10);
 }
 
 #[test]
