@@ -202,8 +202,11 @@ impl fmt::Display for Summary {
         };
         writeln!(
             f,
-            "  connections  {} opened{failed}, {} workers, {:.1} s to open",
-            self.connected, self.workers, self.ramp_seconds
+            "  connections  {} opened{failed}, {} worker{}, {:.1} s to open",
+            self.connected,
+            self.workers,
+            if self.workers == 1 { "" } else { "s" },
+            self.ramp_seconds
         )?;
         match (plan.mode, plan.rate) {
             (Mode::Idle, _) => writeln!(f, "  load         none: connections are held"),

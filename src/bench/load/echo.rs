@@ -91,7 +91,7 @@ impl Load {
                 self.in_flight += 1;
             }
         }
-        if due >= self.window.from {
+        if (self.window.from..self.window.until).contains(&due) {
             self.tally.sent += 1;
         }
         true

@@ -55,7 +55,7 @@ impl Load {
     }
 
     fn begin_one(&mut self, due: u64, context: &mut Context<'_, '_, Conn>) -> bool {
-        if due >= self.window.from {
+        if (self.window.from..self.window.until).contains(&due) {
             self.tally.sent += 1;
         }
         self.open_one(0, due, context)
