@@ -13,7 +13,7 @@ use super::backlog::Backlog;
 use super::conn::{
     CLOSING, CONNECTING, Conn, EOF, NONE, OWED_EOF, OWED_READABLE, REFUSED, Table, gone_by,
 };
-use super::pending::{Pending, Piece};
+use super::pending::{Held, Pending};
 use super::sys;
 use crate::counters::SocketCounters;
 
@@ -118,6 +118,7 @@ impl EpollTx<'_> {
     }
 
     /// Remembers that `Writable` must follow.
+    #[cold]
     fn refuse<'t>(&mut self, id: ConnId, conn: &Conn, out: Out<'t>) -> Result<(), Out<'t>> {
         self.counters.refused_outputs_total.inc();
         if conn.all_sent() && !conn.is(REFUSED) {
@@ -125,6 +126,18 @@ impl EpollTx<'_> {
         }
         conn.set(REFUSED);
         Err(out)
+    }
+
+    /// Takes the bytes of a window that isn't of the arena.
+    #[cold]
+    fn copy<'t>(&mut self, id: ConnId, conn: &Conn, foreign: Window<'t>) -> Result<(), Out<'t>> {
+        let len = foreign.bytes().len();
+        let Some(mut buf) = self.pool.alloc(len) else {
+            return self.refuse(id, conn, Out::Window(foreign));
+        };
+        buf.append(foreign.bytes());
+        self.pending.push_held(id, conn, Held::Owned(buf));
+        Ok(())
     }
 }
 
@@ -139,17 +152,11 @@ impl<'t> TxHalf<'t> for EpollTx<'t> {
         }
         match out {
             Out::Window(window) => match self.taker.take(window) {
-                Ok(given) => self.pending.push(id, conn, Piece::Arena(given), len),
-                Err(foreign) => {
-                    let Some(mut buf) = self.pool.alloc(len) else {
-                        return self.refuse(id, conn, Out::Window(foreign));
-                    };
-                    buf.append(foreign.bytes());
-                    self.pending.push(id, conn, Piece::Owned(buf), len);
-                }
+                Ok(given) => self.pending.push_given(id, conn, given),
+                Err(foreign) => return self.copy(id, conn, foreign),
             },
-            Out::Owned(buf) => self.pending.push(id, conn, Piece::Owned(buf), len),
-            Out::Shared(frame) => self.pending.push(id, conn, Piece::Shared(frame), len),
+            Out::Owned(buf) => self.pending.push_held(id, conn, Held::Owned(buf)),
+            Out::Shared(frame) => self.pending.push_held(id, conn, Held::Shared(frame)),
         }
         Ok(())
     }

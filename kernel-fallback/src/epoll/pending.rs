@@ -15,18 +15,35 @@ const MOVE_MAX_BYTES: usize = 2048;
 /// A list that grew beyond this is not kept.
 const KEEP_ENTRIES: usize = 64 * 1024;
 
-/// Where a piece of output lies.
-pub(super) enum Piece {
+/// Output with memory of its own, which may be kept beyond the turn.
+pub(super) enum Held {
+    /// A pool buffer.
+    Owned(PoolBuf),
+    /// A frame that others send too.
+    Shared(LocalFrame),
+}
+
+impl Held {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Held::Owned(buf) => buf.data(),
+            Held::Shared(frame) => frame.as_bytes(),
+        }
+    }
+}
+
+/// Where a piece of output lies. Small and plain: there is one for each message that is echoed.
+#[derive(Clone, Copy)]
+enum Piece {
     /// In the arena, where the request lay.
     Arena(Given),
     /// In the scratch memory, where it was built.
     Scratch { at: u32, len: u32 },
-    /// In a pool buffer.
-    Owned(PoolBuf),
-    /// In a frame that others send too.
-    Shared(LocalFrame),
+    /// In memory of its own: an index of the list of these.
+    Held(u32),
 }
 
+#[derive(Clone, Copy)]
 struct Entry {
     piece: Piece,
     next: u32,
@@ -35,6 +52,8 @@ struct Entry {
 /// See the module.
 pub(super) struct Pending {
     entries: Vec<Entry>,
+    /// Emptied as they are taken.
+    held: Vec<Option<Held>>,
     /// Connections with output, or with a refusal to settle.
     dirty: Vec<ConnId>,
     scratch: Box<[u8]>,
@@ -45,6 +64,7 @@ impl Pending {
     pub(super) fn new(scratch_bytes: usize) -> Self {
         Pending {
             entries: Vec::new(),
+            held: Vec::new(),
             dirty: Vec::new(),
             scratch: vec![0; scratch_bytes.min(u32::MAX as usize)].into_boxed_slice(),
             scratch_used: 0,
@@ -61,10 +81,23 @@ impl Pending {
         self.dirty.push(id);
     }
 
-    /// Appends a piece of `len` bytes to a connection's output.
-    pub(super) fn push(&mut self, id: ConnId, conn: &Conn, piece: Piece, len: usize) {
+    /// Appends a room of the arena to a connection's output.
+    #[inline]
+    pub(super) fn push_given(&mut self, id: ConnId, conn: &Conn, given: Given) {
+        self.push(id, conn, Piece::Arena(given), given.len());
+    }
+
+    /// Appends what has memory of its own to a connection's output.
+    pub(super) fn push_held(&mut self, id: ConnId, conn: &Conn, held: Held) {
+        let (index, len) = (self.held.len() as u32, held.bytes().len());
+        self.held.push(Some(held));
+        self.push(id, conn, Piece::Held(index), len);
+    }
+
+    // Always inline, or the piece goes through memory in parts that are read back as one.
+    #[inline(always)]
+    fn push(&mut self, id: ConnId, conn: &Conn, piece: Piece, len: usize) {
         let index = self.entries.len() as u32;
-        self.entries.push(Entry { piece, next: NONE });
         match self.entries.get_mut(conn.last.replace(index) as usize) {
             Some(last) => last.next = index,
             None => {
@@ -72,6 +105,7 @@ impl Pending {
                 self.dirty.push(id);
             }
         }
+        self.entries.push(Entry { piece, next: NONE });
         count(conn, len);
     }
 
@@ -139,8 +173,7 @@ impl Pending {
         let bytes = match &entry.piece {
             Piece::Arena(given) => arena.bytes(given),
             Piece::Scratch { at, len } => &self.scratch[*at as usize..][..*len as usize],
-            Piece::Owned(buf) => buf.data(),
-            Piece::Shared(frame) => frame.as_bytes(),
+            Piece::Held(index) => self.held[*index as usize].as_ref().map_or(&[][..], Held::bytes),
         };
         Some((bytes, entry.next))
     }
@@ -152,13 +185,10 @@ impl Pending {
 
     /// Takes a buffer or a frame out, to be kept beyond the turn; `None` for bytes that must be
     /// copied to be kept.
-    pub(super) fn take(&mut self, index: u32) -> Option<Piece> {
-        let piece = &mut self.entries.get_mut(index as usize)?.piece;
-        match piece {
+    pub(super) fn take(&mut self, index: u32) -> Option<Held> {
+        match self.entries.get(index as usize)?.piece {
             Piece::Arena(_) | Piece::Scratch { .. } => None,
-            Piece::Owned(_) | Piece::Shared(_) => {
-                Some(std::mem::replace(piece, Piece::Scratch { at: 0, len: 0 }))
-            }
+            Piece::Held(index) => self.held.get_mut(index as usize)?.take(),
         }
     }
 
@@ -174,6 +204,8 @@ impl Pending {
         self.dirty = dirty;
         self.entries.clear();
         self.entries.shrink_to(KEEP_ENTRIES);
+        self.held.clear();
+        self.held.shrink_to(KEEP_ENTRIES);
         self.scratch_used = 0;
     }
 }
