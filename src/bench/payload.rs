@@ -7,7 +7,7 @@ use hioload_ws::Kind;
 use super::sizes::Sizes;
 
 /// Bytes of a stamp in a binary message; in a text message each is two letters.
-pub const STAMP_BYTES: usize = 16;
+const STAMP_BYTES: usize = 16;
 /// Places at which a payload may begin in the random text.
 const PLACES: usize = 1 << 16;
 
@@ -48,13 +48,10 @@ impl Payloads {
     }
 
     fn stamp_len(&self) -> usize {
-        match self.kind {
-            Kind::Binary => STAMP_BYTES,
-            Kind::Text => 2 * STAMP_BYTES,
-        }
+        Self::least_stamped(self.kind)
     }
 
-    /// The least that a message must have so that its stamp can be read.
+    /// Bytes of a stamp in a message of this kind: shorter ones have none.
     pub fn least_stamped(kind: Kind) -> usize {
         match kind {
             Kind::Binary => STAMP_BYTES,

@@ -4,7 +4,6 @@ use hioload_ws::{Context, Message, SessionId};
 
 use super::super::args::Mode;
 use super::super::payload::Stamp;
-use super::schedule::RESOLUTION_NS;
 use super::{Conn, Load, Phase};
 
 /// Messages sent at a look at the schedule; the answers are read in between.
@@ -36,13 +35,8 @@ impl Load {
             // Where all are full, it stays due: what waits here is late by the schedule.
             let Some(session) = self.next_with_room(context) else { break };
             schedule.advance();
-            let late = now - due;
-            let on_time = late <= RESOLUTION_NS;
-            if due >= self.window.from && !on_time {
-                self.tally.late += 1;
-                self.tally.latest_ns = self.tally.latest_ns.max(late);
-            }
-            self.send(session, if on_time { now } else { due }, context);
+            let counts_from = self.on_schedule(now, due);
+            self.send(session, counts_from, context);
         }
         self.schedule = Some(schedule);
     }
@@ -122,11 +116,6 @@ impl Load {
         if self.phase == Phase::Run && self.schedule.is_none() && now < self.window.until {
             self.send(session, now, context);
         }
-    }
-
-    /// Messages in flight on connections that are open.
-    pub(super) fn unanswered(&mut self, _: &mut Context<'_, '_, Conn>) -> u64 {
-        self.in_flight
     }
 
     /// What got no answer until now counts as long as it waited.

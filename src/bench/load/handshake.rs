@@ -3,33 +3,22 @@
 
 use hioload_ws::Context;
 
-use super::schedule::RESOLUTION_NS;
 use super::{Conn, Load, Phase};
 
 impl Load {
     /// Opens what is due by the schedule, and again what failed since the last look.
     pub(super) fn open_due(&mut self, now: u64, context: &mut Context<'_, '_, Conn>) {
         if let Some(mut schedule) = self.schedule {
-            let due = |schedule: &super::Schedule| {
-                Some(schedule.next()).filter(|&due| due <= now && due < self.window.until)
-            };
-            let mut open = self.opening + self.live.len();
-            let mut begun = Vec::new();
-            while open < self.share()
-                && let Some(due) = due(&schedule)
-            {
-                schedule.advance();
-                open += 1;
-                begun.push(due);
-            }
-            for due in begun {
-                let late = now - due;
-                let on_time = late <= RESOLUTION_NS;
-                if !on_time && due >= self.window.from {
-                    self.tally.late += 1;
-                    self.tally.latest_ns = self.tally.latest_ns.max(late);
+            while self.opening + self.live.len() < self.share() {
+                let due = schedule.next();
+                if due > now || due >= self.window.until {
+                    break;
                 }
-                self.begin_one(if on_time { now } else { due }, context);
+                schedule.advance();
+                let counts_from = self.on_schedule(now, due);
+                if !self.begin_one(counts_from, context) {
+                    break;
+                }
             }
             self.schedule = Some(schedule);
         } else {
@@ -43,7 +32,7 @@ impl Load {
     }
 
     /// A connection has ended as it should.
-    pub(super) fn reopen(&mut self, _: u32, context: &mut Context<'_, '_, Conn>) {
+    pub(super) fn reopen(&mut self, context: &mut Context<'_, '_, Conn>) {
         let now = self.shared.now();
         if self.phase == Phase::Run
             && self.schedule.is_none()

@@ -158,7 +158,6 @@ impl Load {
 
     /// Begins to open a connection; false when that failed at once.
     fn open_one(&mut self, index: u32, begun: u64, context: &mut Context<'_, '_, Conn>) -> bool {
-        let senders = if self.plan.mode == Mode::FanOut { self.plan.senders } else { 0 };
         let conn = Conn {
             index,
             place: 0,
@@ -167,7 +166,7 @@ impl Load {
             sent: 0,
             answered: 0,
             in_flight: VecDeque::new(),
-            expected: vec![0; senders].into(),
+            expected: vec![0; self.plan.senders].into(),
         };
         match context.connect(self.target.address, self.target.request.clone(), conn) {
             Ok(_) => {
@@ -266,7 +265,7 @@ impl Load {
 
     fn is_settled(&mut self, context: &mut Context<'_, '_, Conn>) -> bool {
         match self.plan.mode {
-            Mode::Echo => self.unanswered(context) == 0,
+            Mode::Echo => self.in_flight == 0,
             Mode::FanOut => self.undelivered(context) == Some(0),
             Mode::Handshake => self.opening == 0,
             Mode::Idle => true,
@@ -308,6 +307,19 @@ impl Load {
         if counts {
             self.interval.latency.saturating_record(now.saturating_sub(due));
         }
+    }
+
+    /// Keeps the books of a send that was due at `due`, and gives the time from which it counts.
+    fn on_schedule(&mut self, now: u64, due: u64) -> u64 {
+        let late = now.saturating_sub(due);
+        if late <= schedule::RESOLUTION_NS {
+            return now;
+        }
+        if due >= self.window.from {
+            self.tally.late += 1;
+            self.tally.latest_ns = self.tally.latest_ns.max(late);
+        }
+        due
     }
 
     fn finish(&mut self, context: &mut Context<'_, '_, Conn>) {
@@ -414,12 +426,11 @@ impl Handler for Load {
 
     fn on_close(
         &mut self,
-        session: SessionId,
+        _: SessionId,
         conn: Conn,
         closed: Closed<'_>,
         context: &mut Context<'_, '_, Conn>,
     ) {
-        let _ = session;
         if conn.open {
             self.delist(conn.place, context);
             let ours = self.phase == Phase::Done
@@ -428,7 +439,7 @@ impl Handler for Load {
                 self.lost(&conn, closed);
             }
             if self.plan.mode == Mode::Handshake {
-                self.reopen(conn.index, context);
+                self.reopen(context);
             }
         } else {
             self.opening -= 1;
