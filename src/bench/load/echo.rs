@@ -8,20 +8,33 @@ use super::{Conn, Load, Phase};
 
 /// Messages sent at a look at the schedule; the answers are read in between.
 const BURST: usize = 16 * 1024;
+/// The same for the beginning of a closed loop, in payload bytes.
+const FILL_BYTES: usize = 2 << 20;
 /// Messages that a worker has in flight at most, in open loop.
 const IN_FLIGHT_MAX: u64 = 1 << 20;
 
 impl Load {
-    /// Closed loop: every connection gets its depth of messages.
-    pub(super) fn fill_all(&mut self, now: u64, context: &mut Context<'_, '_, Conn>) {
-        for place in 0..self.live.len() {
+    /// Closed loop: the connections get their depth of messages, some at a look, so that answers
+    /// are read in between and what is in flight isn't all in our own memory.
+    pub(super) fn fill_some(&mut self, now: u64, context: &mut Context<'_, '_, Conn>) {
+        let mut bytes = 0;
+        while bytes < FILL_BYTES
+            && let Some(&session) = self.live.get(self.filled)
+        {
+            self.filled += 1;
             for _ in 0..self.plan.depth {
-                let Some(&session) = self.live.get(place) else { return };
+                // Where one can't be sent, that is counted, and the rest could not either.
                 if !self.send(session, now, context) {
                     break;
                 }
             }
+            bytes += self.plan.depth as usize * self.plan.sizes.largest().max(1);
         }
+    }
+
+    /// Every connection has got its depth.
+    pub(super) fn is_full(&self) -> bool {
+        self.filled >= self.live.len()
     }
 
     /// Open loop: sends what is due, each connection in turn.

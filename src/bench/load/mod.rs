@@ -92,6 +92,8 @@ pub struct Load {
     at_until: Option<Reading>,
     /// Messages in flight on open connections.
     in_flight: u64,
+    /// Closed loop: connections that have got their first messages.
+    filled: usize,
     /// Handshake mode: connections to be opened at the next tick.
     retry: usize,
 }
@@ -129,6 +131,7 @@ impl Load {
             at_from: None,
             at_until: None,
             in_flight: 0,
+            filled: 0,
             retry: 0,
         }
     }
@@ -196,7 +199,7 @@ impl Load {
             if let Some(window) = self.shared.window()
                 && now >= window.go
             {
-                self.begin(window, now, context);
+                self.begin(window);
             }
         }
         if self.phase == Phase::Run {
@@ -213,12 +216,14 @@ impl Load {
             }
         }
         if self.phase != Phase::Done {
-            let exact = self.schedule.is_some() && self.phase == Phase::Run;
+            let filling =
+                self.plan.mode == Mode::Echo && self.plan.rate.is_none() && !self.is_full();
+            let exact = self.phase == Phase::Run && (self.schedule.is_some() || filling);
             context.set_timer(if exact { Duration::ZERO } else { LOOK }, 0);
         }
     }
 
-    fn begin(&mut self, window: Window, now: u64, context: &mut Context<'_, '_, Conn>) {
+    fn begin(&mut self, window: Window) {
         self.phase = Phase::Run;
         self.window = window;
         self.second_ends = window.from + SECOND;
@@ -229,12 +234,8 @@ impl Load {
         };
         let rate = self.plan.rate.filter(|_| self.worker < sending);
         self.schedule = rate.map(|rate| Schedule::new(rate, self.worker, sending, window.go));
-        if self.plan.rate.is_none() {
-            match self.plan.mode {
-                Mode::Echo => self.fill_all(now, context),
-                Mode::Handshake => self.retry = self.share(),
-                Mode::Idle | Mode::FanOut => {}
-            }
+        if self.plan.mode == Mode::Handshake && self.plan.rate.is_none() {
+            self.retry = self.share();
         }
     }
 
@@ -257,6 +258,7 @@ impl Load {
     /// Sends, or opens, what is due.
     fn due(&mut self, now: u64, context: &mut Context<'_, '_, Conn>) {
         match self.plan.mode {
+            Mode::Echo if self.plan.rate.is_none() => self.fill_some(now, context),
             Mode::Echo | Mode::FanOut => self.send_due(now, context),
             Mode::Handshake => self.open_due(now, context),
             Mode::Idle => {}
