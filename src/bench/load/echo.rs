@@ -10,8 +10,9 @@ use super::{Conn, Load, Phase};
 const BURST: usize = 16 * 1024;
 /// The same for the beginning of a closed loop, in payload bytes.
 const FILL_BYTES: usize = 2 << 20;
-/// Messages that a worker has in flight at most, in open loop.
+/// What a worker has in flight at most in open loop: messages, and their payload bytes.
 const IN_FLIGHT_MAX: u64 = 1 << 20;
+const IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
 
 impl Load {
     /// Closed loop: the connections get their depth of messages, some at a look, so that answers
@@ -56,17 +57,26 @@ impl Load {
 
     /// The next connection that may send.
     fn next_with_room(&mut self, context: &mut Context<'_, '_, Conn>) -> Option<SessionId> {
-        if self.plan.mode == Mode::Echo && self.in_flight >= IN_FLIGHT_MAX {
+        let largest = self.plan.sizes.largest().max(1);
+        let most = IN_FLIGHT_MAX.min((IN_FLIGHT_BYTES_MAX / largest) as u64);
+        if self.plan.mode == Mode::Echo && self.in_flight >= most {
             return None;
         }
+        // A sender of fan-out gets no answers: what bounds it is what it could not hand over.
+        let most_unsent = IN_FLIGHT_BYTES_MAX / self.plan.senders.max(1);
         for _ in 0..self.live.len() {
             self.turn = if self.turn + 1 >= self.live.len() { 0 } else { self.turn + 1 };
             let session = self.live[self.turn];
             let Some(conn) = context.state(session) else { continue };
-            match self.plan.mode {
-                Mode::FanOut if conn.index as usize >= self.plan.senders => {}
-                Mode::Echo if conn.in_flight.len() >= self.plan.depth as usize => {}
-                _ => return Some(session),
+            let has_room = match self.plan.mode {
+                Mode::FanOut => {
+                    let sends = (conn.index as usize) < self.plan.senders;
+                    sends && context.unsent(session) < most_unsent
+                }
+                _ => conn.in_flight.len() < self.plan.depth as usize,
+            };
+            if has_room {
+                return Some(session);
             }
         }
         None
