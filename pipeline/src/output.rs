@@ -81,20 +81,48 @@ impl<S> Hub<S> {
     pub(crate) fn deliver<'t>(
         &mut self,
         key: Key,
-        out: Out<'t>,
+        mut out: Out<'t>,
         payload_len: usize,
         cause: Cause,
         tx: &mut Tx<'t>,
     ) -> Result<(), SendError> {
         let session = self.sessions.get_mut(key).ok_or(SendError::Closed)?;
-        if session.client {
+        let straight = session.phase == Phase::Open
+            && session.writable
+            && session.queue == Index::NONE
+            && !session.client;
+        if straight {
+            match tx.send(session.conn, out) {
+                Ok(()) => {
+                    self.count_out(payload_len);
+                    return Ok(());
+                }
+                Err(back) => {
+                    session.writable = false;
+                    out = back;
+                }
+            }
+        }
+        self.deliver_slow(key, out, payload_len, cause, tx)
+    }
+
+    /// What isn't straight: a client's frame, a queue before it, a session that isn't open.
+    #[cold]
+    fn deliver_slow<'t>(
+        &mut self,
+        key: Key,
+        out: Out<'t>,
+        payload_len: usize,
+        cause: Cause,
+        tx: &mut Tx<'t>,
+    ) -> Result<(), SendError> {
+        if self.sessions.get(key).is_some_and(|session| session.client) {
             return self.deliver_masked(key, out.bytes(), payload_len, cause, tx);
         }
         self.send(key, out, payload_len, cause, tx)
     }
 
     /// As a client every frame has a mask of its own (RFC 6455 §5.3), so the payload is copied.
-    #[cold]
     fn deliver_masked<'t>(
         &mut self,
         key: Key,
@@ -110,7 +138,6 @@ impl<S> Hub<S> {
     }
 
     /// Sends a data frame that is encoded for this session.
-    #[inline(always)]
     fn send<'t>(
         &mut self,
         key: Key,

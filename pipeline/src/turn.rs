@@ -132,6 +132,8 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         }
         let Some(session) = self.hub.sessions.get(key) else { return };
         let rules = if session.client { self.hub.client_rules } else { self.hub.rules };
+        // RFC 6455 §1.4: after we sent Close, what still comes is discarded.
+        let mut open = session.phase == Phase::Open;
         // An idle session has no decoder: a fresh one goes on just as well.
         let mut assembly = self.hub.take_assembly(key);
         let mut fresh = Decoder::new();
@@ -147,7 +149,9 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
                     let Some((room, head)) = place(self, room, head) else {
                         return self.out_of_memory_for_message(key);
                     };
-                    self.message(key, kind_of(opcode), room, head);
+                    if open && self.message(key, kind_of(opcode), room, head) {
+                        open = self.phase(key) == Some(Phase::Open);
+                    }
                 }
                 Item::Part { opcode, last, data, frame_left, .. } => {
                     let mut gathering = assembly.take().unwrap_or_else(|| {
@@ -160,7 +164,10 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
                     }
                     if last && let Some(buf) = gathering.buf.take() {
                         self.hub.counters.messages_assembled_total.inc();
-                        self.message(key, kind_of(opcode), Room::Assembled(buf), MAX_HEADER);
+                        let room = Room::Assembled(buf);
+                        if open && self.message(key, kind_of(opcode), room, MAX_HEADER) {
+                            open = self.phase(key) == Some(Phase::Open);
+                        }
                     }
                     assembly = Some(gathering);
                 }
@@ -200,21 +207,20 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         self.hub.sessions.get(key).map(|session| session.phase)
     }
 
-    /// Adds a whole message to the batch, and hands the batch on when it is full.
+    /// Adds a whole message to the batch, and hands the batch on when it is full. True: that was
+    /// done, and the session may have been closed by it.
     #[inline]
-    fn message(&mut self, key: Key, kind: Kind, room: Room<'t>, head: usize) {
-        // RFC 6455 §1.4: after we sent Close, what still comes is discarded.
-        if self.phase(key) != Some(Phase::Open) {
-            return;
-        }
+    fn message(&mut self, key: Key, kind: Kind, room: Room<'t>, head: usize) -> bool {
         let message = Message { session: self.hub.id(key), kind, head: head as u32, room };
         let counters = &self.hub.counters;
         counters.messages_in_total.inc();
         counters.message_bytes_in_total.add(message.len() as u64);
         self.messages.push(message);
-        if self.messages.len() >= self.hub.settings.batch {
+        let full = self.messages.len() >= self.hub.settings.batch;
+        if full {
             self.dispatch();
         }
+        full
     }
 
     #[cold]
