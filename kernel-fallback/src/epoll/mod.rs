@@ -64,7 +64,7 @@ pub struct EpollConfig {
     pub pool: Pool,
     /// Where it counts.
     pub counters: Arc<SocketCounters>,
-    /// Receive memory of a turn; at least the 64 KiB that one connection may get.
+    /// Receive memory of a turn, at least 64 KiB. One connection gets at most 256 KiB of it.
     pub arena_bytes: usize,
     /// Memory of a turn for output that the handler builds.
     pub scratch_bytes: usize,
@@ -105,6 +105,8 @@ pub struct Epoll {
     counters: Arc<SocketCounters>,
     /// Counts the polls.
     turn: u32,
+    /// Connections for which the last poll gave `Readable`.
+    ready: usize,
 }
 
 impl Epoll {
@@ -131,6 +133,7 @@ impl Epoll {
             pool,
             counters,
             turn: 0,
+            ready: 0,
         })
     }
 
@@ -152,11 +155,11 @@ impl Backend for Epoll {
     }
 
     fn turn(&mut self) -> (EpollRx<'_>, EpollTx<'_>) {
-        let (lender, joiner) = self.arena.turn();
-        let rx = EpollRx { table: &self.table, lender, turn: self.turn, counters: &self.counters };
+        let (lender, taker) = self.arena.turn();
+        let rx = EpollRx::new(&self.table, lender, self.turn, self.ready, &self.counters);
         let tx = EpollTx {
             table: &self.table,
-            joiner,
+            taker,
             pending: &mut self.pending,
             backlogs: &self.backlogs,
             pool: &self.pool,
