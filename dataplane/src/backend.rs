@@ -1,0 +1,291 @@
+//! The pipeline's `Backend` over a stack on a link: waiting, events, and the two halves of a turn.
+//!
+//! What fits is sent by copying it into the connection's send ring. Output of the pool that finds
+//! less room than it needs is taken all the same where nothing else waits, and leaves in pieces
+//! (`owed.rs`); so a message may be larger than any ring. The rest is refused until there is room.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hioload_core::Now;
+use hioload_core::wait::Wait;
+use hioload_pipeline::backend::{
+    Accepting, Backend, Capabilities, ConnId, Event, Events, Gone, Out, RxHalf, TxHalf, Wake,
+    Window,
+};
+use hioload_stack::{self as stack, BURST, RxTurn, Stack, StackError, TxTurn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::bell::Bell;
+use crate::link::Port;
+use crate::owed::{Memory, Owed, Paid};
+
+/// A worker's connections over its own TCP/IP stack. It owns the link.
+pub struct Frames<L: Port> {
+    stack: Stack<L>,
+    owed: Owed,
+    bell: Arc<Bell>,
+    name: &'static str,
+    /// The last burst was a full one: more frames may wait.
+    more: bool,
+}
+
+impl<L: Port> Frames<L> {
+    /// A backend on a stack that listens already, or is a client's.
+    ///
+    /// # Errors
+    /// No descriptor is to be had for waking it.
+    pub fn new(mut stack: Stack<L>) -> io::Result<Self> {
+        let name = stack.link_mut().name();
+        let bell = Arc::new(Bell::new()?);
+        Ok(Frames { stack, owed: Owed::default(), bell, name, more: false })
+    }
+
+    /// Waits for a frame, a wake-up or the time, and says how late it is then.
+    fn wait(&mut self, now: Now, until: Option<Now>) -> io::Result<Now> {
+        let until = match (until, self.stack.next_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        let timeout = until.map(|at| timespec(at.since(now)));
+        let began = Instant::now();
+        let link = self.stack.link_mut();
+        let mut wanted = PollFlags::IN;
+        wanted.set(PollFlags::OUT, link.has_unsent());
+        let fd = link.fd();
+        let mut fds = [
+            PollFd::from_borrowed_fd(fd, wanted),
+            PollFd::from_borrowed_fd(self.bell.fd(), PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if !fds[1].revents().is_empty() {
+            self.bell.clear();
+        }
+        Ok(now.after(began.elapsed()))
+    }
+
+    /// Gives what happened, as far as there is room for it.
+    fn give(&mut self, events: &mut Events) {
+        while events.room() > 0
+            && let Some(event) = self.stack.next_event()
+        {
+            let event = match event {
+                stack::Event::Opened(id) => Some(Event::Opened(theirs(id))),
+                stack::Event::Readable(id) => self.readable(id),
+                stack::Event::Writable(id) => self.writable(id),
+                stack::Event::Eof(id) => (!self.is_closing(id)).then_some(Event::Eof(theirs(id))),
+                stack::Event::Closed(id, gone) => {
+                    self.owed.forget(id);
+                    let gone = match gone {
+                        stack::Gone::Finished => Gone::Finished,
+                        stack::Gone::Reset => Gone::Reset,
+                        stack::Gone::Failed => Gone::Failed,
+                    };
+                    Some(Event::Closed(theirs(id), gone))
+                }
+            };
+            if let Some(event) = event {
+                events.push(event);
+            }
+        }
+    }
+
+    /// Whether FIN waits until what is owed has left.
+    fn is_closing(&mut self, id: stack::ConnId) -> bool {
+        self.owed.get_mut(id).is_some_and(|debt| debt.closing)
+    }
+
+    fn readable(&mut self, id: stack::ConnId) -> Option<Event> {
+        if self.is_closing(id) {
+            // Nobody reads it any more, and the peer may not read either until it is taken.
+            let (mut rx, _) = self.stack.turn();
+            let _ = rx.take(id);
+            return None;
+        }
+        Some(Event::Readable(theirs(id)))
+    }
+
+    fn writable(&mut self, id: stack::ConnId) -> Option<Event> {
+        let (_, mut tx) = self.stack.turn();
+        match self.owed.pay(id, &mut tx) {
+            None | Some(Paid::All { refused: true, closing: false }) => {
+                Some(Event::Writable(theirs(id)))
+            }
+            Some(Paid::All { closing: true, .. }) => {
+                self.stack.close(id);
+                None
+            }
+            Some(Paid::Part | Paid::All { refused: false, closing: false }) => None,
+        }
+    }
+}
+
+impl<L: Port> Backend for Frames<L> {
+    type Rx<'t>
+        = FramesRx<'t>
+    where
+        L: 't;
+    type Tx<'t>
+        = FramesTx<'t>
+    where
+        L: 't;
+
+    fn poll(&mut self, now: Now, wait: Wait, events: &mut Events) -> io::Result<()> {
+        self.give(events);
+        let idle = events.as_slice().is_empty() && !self.more;
+        let now = match wait {
+            Wait::Until(until) if idle => self.wait(now, until)?,
+            _ => now,
+        };
+        self.more = self.stack.poll(now) == BURST;
+        match self.stack.link_mut().take_fault() {
+            Some(fault) => Err(fault),
+            None => {
+                self.give(events);
+                Ok(())
+            }
+        }
+    }
+
+    fn turn(&mut self) -> (FramesRx<'_>, FramesTx<'_>) {
+        let (rx, tx) = self.stack.turn();
+        let tx = FramesTx(RefCell::new(Sender { turn: tx, owed: &mut self.owed }));
+        (FramesRx(rx), tx)
+    }
+
+    fn flush(&mut self, now: Now) {
+        self.stack.flush(now);
+    }
+
+    fn next_deadline(&self) -> Option<Now> {
+        self.stack.next_deadline()
+    }
+
+    fn connect(&mut self, to: SocketAddr) -> io::Result<ConnId> {
+        self.stack.connect(to).map(theirs).map_err(|error| {
+            let kind = match error {
+                StackError::Unreachable(_) => io::ErrorKind::NetworkUnreachable,
+                StackError::NoPort => io::ErrorKind::AddrNotAvailable,
+                StackError::NoMemory => io::ErrorKind::OutOfMemory,
+                _ => io::ErrorKind::Other,
+            };
+            io::Error::new(kind, error)
+        })
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        let id = ours(conn);
+        match self.owed.get_mut(id) {
+            Some(debt) => {
+                debt.closing = true;
+                self.stack.pause(id, false);
+            }
+            None => self.stack.close(id),
+        }
+    }
+
+    fn abort(&mut self, conn: ConnId) {
+        self.owed.forget(ours(conn));
+        self.stack.abort(ours(conn));
+    }
+
+    fn pause_rx(&mut self, conn: ConnId, paused: bool) {
+        if !self.is_closing(ours(conn)) {
+            self.stack.pause(ours(conn), paused);
+        }
+    }
+
+    fn set_accepting(&mut self, accepting: Accepting) {
+        self.stack.set_accepting(match accepting {
+            Accepting::Yes => stack::Accepting::Yes,
+            Accepting::Paused => stack::Accepting::Paused,
+            Accepting::Closed => stack::Accepting::Closed,
+        });
+    }
+
+    fn waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.bell) as Arc<dyn Wake>
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { name: self.name, connect: true }
+    }
+}
+
+/// The receive half of a turn: windows into receive rings.
+pub struct FramesRx<'t>(RxTurn<'t>);
+
+impl<'t> RxHalf<'t> for FramesRx<'t> {
+    fn take(&mut self, conn: ConnId) -> Option<Window<'t>> {
+        self.0.take(ours(conn)).map(Window::mint)
+    }
+}
+
+/// The transmit half of a turn: output into send rings.
+// Looking at a connection thaws nothing, but the stack needs its table for itself.
+pub struct FramesTx<'t>(RefCell<Sender<'t>>);
+
+struct Sender<'t> {
+    turn: TxTurn<'t>,
+    owed: &'t mut Owed,
+}
+
+impl<'t> TxHalf<'t> for FramesTx<'t> {
+    fn send(&mut self, conn: ConnId, out: Out<'t>) -> Result<(), Out<'t>> {
+        let (id, Sender { turn, owed }) = (ours(conn), self.0.get_mut());
+        if owed.refuse(id) {
+            return Err(out);
+        }
+        let memory = match out {
+            Out::Window(window) => {
+                // What came in a window fits in a ring of the same size.
+                return match turn.send(id, window.bytes()) {
+                    true => Ok(()),
+                    false => Err(Out::Window(window)),
+                };
+            }
+            Out::Owned(buf) => Memory::Owned(buf),
+            Out::Shared(frame) => Memory::Shared(frame),
+        };
+        let sent = turn.send_some(id, memory.bytes());
+        if sent < memory.bytes().len() {
+            owed.add(id, memory, sent);
+        }
+        Ok(())
+    }
+
+    fn build(&mut self, conn: ConnId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> bool {
+        let Sender { turn, owed } = self.0.get_mut();
+        !owed.contains(ours(conn)) && turn.build(ours(conn), len, fill)
+    }
+
+    fn unsent(&self, conn: ConnId) -> usize {
+        let mut sender = self.0.borrow_mut();
+        sender.turn.unsent(ours(conn)) + sender.owed.bytes(ours(conn))
+    }
+
+    fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.0.borrow_mut().turn.peer(ours(conn))
+    }
+}
+
+fn ours(conn: ConnId) -> stack::ConnId {
+    stack::ConnId { slot: conn.slot, generation: conn.generation }
+}
+
+fn theirs(id: stack::ConnId) -> ConnId {
+    ConnId { slot: id.slot, generation: id.generation }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: time.subsec_nanos().into(),
+    }
+}

@@ -1,0 +1,19 @@
+//! The userspace stack under the pipeline: links that carry frames, and the backend that makes
+//! connections of them. Linux only.
+//!
+//! Frames come from a [`link`], `hioload-stack` makes TCP of them, and [`Frames`] shows that to the
+//! pipeline as its `Backend`. A received byte is copied once, from the frame into its connection's
+//! receive ring, and is decoded there; an echo is copied from that ring into the send ring, and
+//! from there into a frame.
+#![cfg(target_os = "linux")]
+#![deny(unsafe_code)]
+
+mod backend;
+mod bell;
+#[allow(unsafe_code)]
+pub mod link;
+mod owed;
+
+pub use backend::{Frames, FramesRx, FramesTx};
+pub use hioload_stack::{Address, Stack, StackConfig, StackCounters, StackError, StackSnapshot};
+pub use link::{AfPacket, LinkCounters, LinkError, LinkSnapshot, Port, Tap};

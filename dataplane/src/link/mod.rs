@@ -1,0 +1,78 @@
+//! Links on what Linux has: a TAP device, and a packet socket on an interface. Each is one queue
+//! for one worker. The only room of this crate with `unsafe`: what system calls need, in `sys.rs`.
+
+mod af_packet;
+mod sys;
+mod tap;
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use hioload_stack::Link;
+
+pub use af_packet::AfPacket;
+pub use tap::Tap;
+
+/// Bytes of an Ethernet header with a VLAN tag.
+const HEADER_BYTES: usize = 18;
+
+hioload_core::counters! {
+    /// What a link counts besides the stack's own counters.
+    pub struct LinkCounters => LinkSnapshot {
+        /// Frames received that were longer than the MTU allows, and dropped.
+        counter rx_oversized_total,
+        /// Frames that the kernel refused to send, and dropped.
+        counter tx_refused_total,
+        /// Flushes that found the kernel's queue full; what was left went later.
+        counter tx_full_total,
+    }
+}
+
+/// A link that a worker can wait for.
+pub trait Port: Link {
+    /// The name of a backend on it, as given to `--backend`.
+    fn name(&self) -> &'static str;
+
+    /// Is readable when a frame waits, and writable when there is room for some.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Whether committed frames wait for room.
+    fn has_unsent(&self) -> bool;
+
+    /// What makes it useless for good, once: the interface is gone.
+    fn take_fault(&mut self) -> Option<io::Error>;
+}
+
+/// Why a link can't be had; says what to do.
+#[derive(Debug)]
+pub struct LinkError {
+    interface: String,
+    what: &'static str,
+    help: &'static str,
+    source: io::Error,
+}
+
+impl LinkError {
+    fn new(
+        interface: &str,
+        what: &'static str,
+        help: &'static str,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        LinkError { interface: interface.into(), what, help, source: source.into() }
+    }
+}
+
+impl fmt::Display for LinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LinkError { interface, what, help, source } = self;
+        write!(f, "interface `{interface}`: {what}: {source}; {help}")
+    }
+}
+
+impl std::error::Error for LinkError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
