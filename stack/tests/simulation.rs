@@ -42,7 +42,7 @@ fn random_config(side: usize, rng: &mut Rng, vlan: Option<u16>) -> StackConfig {
         half_open_max: rng.pick(&[0, 1, 4096]),
         time_wait: Duration::from_secs(rng.pick(&[1, 60])),
         user_timeout: Duration::from_secs(600),
-        handshake_timeout: Duration::from_secs(300),
+        handshake_timeout: Duration::from_secs(600),
         fin_timeout: Duration::from_secs(600),
         neighbors_max: rng.pick(&[1, 512]),
         ..config(side)
