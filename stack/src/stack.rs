@@ -26,6 +26,10 @@ use crate::{Accepting, Event};
 /// Frames that one poll takes.
 pub const BURST: usize = 64;
 
+/// How many segments ahead of its use a socket is fetched, and its ring.
+const SOCKETS_AHEAD: usize = 8;
+const RINGS_AHEAD: usize = 3;
+
 /// What an operator sees of one connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct ConnStats {
@@ -158,17 +162,25 @@ impl<L: Link> Stack<L> {
                 Err(why) => count_drop(&out.net.counters, why),
             }
         }
-        // Each round fetches what the next one reads, for all the burst.
-        let mut guessed: ArrayVec<u32, BURST> = ArrayVec::new();
+        // Entries for the whole burst; sockets and rings a few segments ahead of their use, as the
+        // processor fetches only so many lines at once. A guess that turns out wrong costs a line.
+        let mut guessed: ArrayVec<Option<u32>, BURST> = ArrayVec::new();
         if parsed.len() > 1 {
-            for parsed in &parsed {
-                guessed.extend(self.tcp.prefetch_conn(parsed.hash));
-            }
-            for &index in &guessed {
+            guessed.extend(parsed.iter().map(|parsed| self.tcp.prefetch_conn(parsed.hash)));
+        }
+        let ahead = |at: usize| guessed.get(at).copied().flatten();
+        for at in 0..SOCKETS_AHEAD {
+            if let Some(index) = ahead(at) {
                 self.tcp.prefetch_slot(index);
             }
         }
-        for Parsed { segment, tuple, hash } in &parsed {
+        for (at, Parsed { segment, tuple, hash }) in parsed.iter().enumerate() {
+            if let Some(index) = ahead(at + SOCKETS_AHEAD) {
+                self.tcp.prefetch_slot(index);
+            }
+            if let Some(index) = ahead(at + RINGS_AHEAD) {
+                self.tcp.prefetch_ring(index);
+            }
             self.tcp.segment(*tuple, *hash, segment, &mut out);
         }
         self.tcp.advance(now);

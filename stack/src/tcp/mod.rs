@@ -215,6 +215,14 @@ impl Tcp {
         }
     }
 
+    /// Fourth step: the ring.
+    #[inline]
+    pub(crate) fn prefetch_ring(&self, index: u32) {
+        if let Some(slot) = self.table.slot(index) {
+            self.table.slots.prefetch_ring(slot);
+        }
+    }
+
     /// Takes an entry and makes it findable.
     fn enter(&mut self, tuple: Tuple, hash: u32, slot: u32) -> Option<u32> {
         let index = self.table.conns.take(tuple, Phase::Live, slot)?;
