@@ -18,7 +18,7 @@ use crate::icmp;
 use crate::link::{Link, LinkRx, LinkTx, RxChecksum, RxFrame};
 use crate::net::{Net, Out};
 use crate::slots::{Lending, Slots};
-use crate::tcp::Tcp;
+use crate::tcp::{FrozenRecord, Tcp};
 use crate::trace::Trace;
 use crate::turn::{self, RxTurn, TxTurn};
 use crate::{Accepting, Event};
@@ -281,6 +281,20 @@ impl<L: Link> Stack<L> {
         let mut out = Out::new(tx, &mut self.net, self.now);
         out.bare(out.net.local_ip(tuple.local), tuple.remote_ip(), &bare);
         self.tcp.abort_frozen(index, self.now);
+    }
+
+    /// Writes a frozen connection down for another process to [`Stack::adopt`], and forgets it: no
+    /// event follows, and its peer isn't told. `None` where it isn't frozen.
+    pub fn hand_over(&mut self, id: ConnId) -> Option<FrozenRecord> {
+        self.tcp.hand_over(id, &self.net)
+    }
+
+    /// Goes on with a connection that another process handed over. It is open; no event says so.
+    ///
+    /// # Errors
+    /// A record that isn't good here, an address that isn't ours, a full table.
+    pub fn adopt(&mut self, record: &FrozenRecord) -> Result<ConnId, StackError> {
+        self.tcp.adopt(record, &self.net)
     }
 
     /// Stops or resumes offering what arrives on a connection.

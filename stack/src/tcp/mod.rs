@@ -6,11 +6,14 @@
 //! time. Those that were touched are settled once, at the end of the turn.
 
 mod cookie;
+mod handover;
 mod idle;
 mod input;
 mod open;
 mod settle;
 mod wait;
+
+pub use handover::{FROZEN_RECORD_BYTES, FrozenRecord};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
