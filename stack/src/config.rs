@@ -111,6 +111,8 @@ pub enum StackError {
     NoPort,
     /// The connection table or the memory is full.
     NoMemory,
+    /// A handed-over connection is of another version, damaged, or here already.
+    BadRecord,
     /// The operating system gave no random bytes.
     NoRandom,
 }
@@ -133,6 +135,9 @@ impl fmt::Display for StackError {
             }
             StackError::NoPort => f.write_str("no ephemeral port is free to that destination"),
             StackError::NoMemory => f.write_str("the connection table or the memory is full"),
+            StackError::BadRecord => {
+                f.write_str("the record of a connection is unknown, damaged or used already")
+            }
             StackError::NoRandom => f.write_str("the operating system gave no random bytes"),
         }
     }

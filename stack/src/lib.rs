@@ -37,6 +37,7 @@ pub use counters::{StackCounters, StackSnapshot};
 pub use link::{Link, LinkInfo, LinkRx, LinkTx, Offloads, RxChecksum, RxFrame, TxMeta};
 pub use slots::HEAD_BYTES;
 pub use stack::{BURST, ConnStats, Stack};
+pub use tcp::{FROZEN_RECORD_BYTES, FrozenRecord};
 pub use turn::{RxTurn, TxTurn};
 
 /// Why a connection is gone.

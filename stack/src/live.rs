@@ -13,6 +13,8 @@ pub(crate) struct Live {
     pub(crate) conn: u32,
     /// Next byte that we expect (RCV.NXT).
     pub(crate) rcv_nxt: u32,
+    /// What stood at the receive ring's beginning.
+    pub(crate) rcv_first: u32,
     /// Right edge of the window that we told the peer.
     pub(crate) rcv_edge: u32,
     /// End of the furthest data that arrived in the window: beyond `rcv_nxt`, there is a hole.
@@ -72,6 +74,7 @@ impl Default for Live {
         Live {
             conn: 0,
             rcv_nxt: 0,
+            rcv_first: 0,
             rcv_edge: 0,
             rcv_seen: 0,
             snd_una: 0,

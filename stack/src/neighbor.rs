@@ -53,6 +53,8 @@ pub(crate) struct Neighbors {
     entries: HashMap<IpAddr, Entry>,
     max: usize,
     pending: usize,
+    /// Entries that were asked for and didn't answer yet.
+    asking: usize,
     next_tick: Now,
     /// The last answer: mostly all traffic goes to one router.
     memo: Option<(IpAddr, Mac, Now)>,
@@ -60,7 +62,8 @@ pub(crate) struct Neighbors {
 
 impl Neighbors {
     pub(crate) fn new(max: usize) -> Neighbors {
-        Neighbors { entries: HashMap::new(), max, pending: 0, next_tick: Now::ZERO, memo: None }
+        let entries = HashMap::new();
+        Neighbors { entries, max, pending: 0, asking: 0, next_tick: Now::ZERO, memo: None }
     }
 
     #[inline]
@@ -83,15 +86,19 @@ impl Neighbors {
             new = true;
             Entry { asked: now, tries: 1, ..Entry::default() }
         });
-        let due = now >= entry.asked.after(ASK_EVERY);
+        if new {
+            self.asking += 1;
+        }
         match entry.mac {
             Some(mac) if now < entry.fresh_until => {
                 self.memo = Some((ip, mac, entry.fresh_until));
                 Lookup::Known(mac)
             }
-            Some(mac) if due => {
+            Some(mac) if entry.tries == 0 => {
+                // The tick asks on.
                 entry.asked = now;
-                entry.tries = entry.tries.saturating_add(1);
+                entry.tries = 1;
+                self.asking += 1;
                 Lookup::Stale(mac)
             }
             Some(mac) => Lookup::Known(mac),
@@ -109,9 +116,10 @@ impl Neighbors {
 
     fn remove(&mut self, ip: IpAddr) -> usize {
         self.memo = None;
-        let lost = self.entries.remove(&ip).map_or(0, |entry| entry.pending.len());
-        self.pending -= lost;
-        lost
+        let Some(entry) = self.entries.remove(&ip) else { return 0 };
+        self.pending -= entry.pending.len();
+        self.asking -= usize::from(entry.tries > 0);
+        entry.pending.len()
     }
 
     /// Keeps a packet until its neighbour is known. False where it can't.
@@ -143,7 +151,7 @@ impl Neighbors {
         let entry = self.entries.entry(ip).or_default();
         entry.mac = Some(mac);
         entry.fresh_until = now.after(FRESH);
-        entry.tries = 0;
+        self.asking -= usize::from(std::mem::take(&mut entry.tries) > 0);
         let waited = std::mem::take(&mut entry.pending);
         self.pending -= waited.len();
         waited
@@ -165,7 +173,7 @@ impl Neighbors {
             }
             if entry.tries >= TRIES {
                 let _full = dead.try_push(ip);
-            } else if entry.mac.is_none() && asks.try_push(ip).is_ok() {
+            } else if asks.try_push(ip).is_ok() {
                 entry.asked = now;
                 entry.tries += 1;
             }
@@ -176,7 +184,7 @@ impl Neighbors {
 
     /// When [`Neighbors::tick`] has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Now> {
-        (self.pending > 0).then_some(self.next_tick)
+        (self.asking > 0).then_some(self.next_tick)
     }
 }
 
@@ -204,8 +212,10 @@ mod tests {
         let waited = cache.learn(ip(1), MAC, false, at(1));
         assert_eq!(waited.iter().map(|p| &p[..]).collect::<Vec<_>>(), [b"one", b"two"]);
         assert_eq!(cache.lookup(ip(1), at(1)), Lookup::Known(MAC));
-        assert_eq!(cache.lookup(ip(1), at(70)), Lookup::Stale(MAC));
         assert_eq!(cache.next_deadline(), None);
+        assert_eq!(cache.lookup(ip(1), at(70)), Lookup::Stale(MAC));
+        assert_eq!(cache.lookup(ip(1), at(70)), Lookup::Known(MAC));
+        assert!(cache.next_deadline().is_some(), "asked again until it answers");
     }
 
     #[test]

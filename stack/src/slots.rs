@@ -59,6 +59,8 @@ struct Class {
     slots: u32,
     shift: u32,
     chunks: Vec<Option<Chunk>>,
+    /// Where each chunk's memory begins; null where it isn't mapped.
+    bases: Vec<*mut u8>,
     vacant: Vec<u32>,
     /// Chunks with room, the one to use last.
     partial: Vec<u32>,
@@ -102,6 +104,7 @@ impl Class {
             slots,
             shift: slots.next_power_of_two().trailing_zeros(),
             chunks: Vec::new(),
+            bases: Vec::new(),
             vacant: Vec::new(),
             partial: Vec::new(),
             spare: NONE,
@@ -109,13 +112,14 @@ impl Class {
     }
 
     /// The header of a slot whose number this class gave out.
-    #[inline]
+    #[inline(always)]
     fn head(&self, number: u32) -> NonNull<Head> {
         let (chunk, place) = (number >> self.shift, number & ((1 << self.shift) - 1));
-        let chunk = self.chunks[chunk as usize].as_ref().expect("the slot's chunk is mapped");
+        let base = self.bases[chunk as usize];
         assert!(place < self.slots);
-        // SAFETY: `place` is below the number of slots of `stride` bytes that fit in the region.
-        unsafe { chunk.region.base().add(place as usize * self.stride).cast() }
+        let head = base.wrapping_add(place as usize * self.stride);
+        assert!(!base.is_null(), "the slot's chunk is mapped");
+        NonNull::new(head.cast()).expect("an address above a base that isn't null")
     }
 }
 
@@ -191,14 +195,17 @@ impl Slots {
         }
         let region = Region::map(CHUNK_BYTES, self.huge, self.node).ok()?;
         self.bytes += region.len();
+        let base = region.base().as_ptr();
         let chunk = Some(Chunk { region, free: NONE, fresh: 0, used: 0, in_partial: true });
         let index = match class.vacant.pop() {
             Some(index) => {
                 class.chunks[index as usize] = chunk;
+                class.bases[index as usize] = base;
                 index
             }
             None => {
                 class.chunks.push(chunk);
+                class.bases.push(base);
                 class.chunks.len() as u32 - 1
             }
         };
@@ -237,6 +244,7 @@ impl Slots {
         }
         self.bytes -= chunk.region.len();
         class.chunks[chunk_index as usize] = None;
+        class.bases[chunk_index as usize] = std::ptr::null_mut();
         class.vacant.push(chunk_index);
         // As many as there are chunks with room: a rare walk, once for hundreds of connections.
         class.partial.retain(|&index| index != chunk_index);
@@ -246,7 +254,7 @@ impl Slots {
         ((slot >> CLASS_SHIFT) as usize, slot & ((1 << CLASS_SHIFT) - 1))
     }
 
-    #[inline]
+    #[inline(always)]
     fn occupied(&self, slot: u32) -> NonNull<Head> {
         let (class, number) = Slots::split(slot);
         let head = self.classes[class].head(number);
@@ -270,6 +278,18 @@ impl Slots {
         }
         // Where a ring starts: right for the send ring, which rewinds when it is empty.
         prefetch_at(head.wrapping_add(HEAD_BYTES + self.classes[class].ring));
+    }
+
+    /// Asks for the line of the receive ring that the next byte goes to. Reads the slot's state.
+    #[inline]
+    pub(crate) fn prefetch_ring(&self, slot: u32) {
+        let (class, number) = Slots::split(slot);
+        let class = &self.classes[class];
+        let live = self.live(slot);
+        let at = live.rcv_nxt.wrapping_sub(live.rcv_first) as usize % class.ring;
+        let ring = class.head(number).as_ptr().cast::<i8>().wrapping_add(HEAD_BYTES + at);
+        prefetch_at(ring);
+        prefetch_at(ring.wrapping_add(64));
     }
 
     /// A slot's state.
@@ -340,26 +360,28 @@ impl<'t> Lending<'t> {
         f(unsafe { self.table.as_mut() })
     }
 
-    /// Lends the contiguous part of what a connection received, once a turn.
+    /// Lends the contiguous part of what a connection received, once a turn. Tells whether it is
+    /// the first that the turn touches.
     #[inline]
-    pub(crate) fn lend(&mut self, slot: u32) -> Option<&'t mut [u8]> {
-        let (at, len) = self.with(|table| {
+    pub(crate) fn lend(&mut self, slot: u32) -> Option<(&'t mut [u8], bool)> {
+        let (at, len, first) = self.with(|table| {
             table.slots.with(slot, |socket, live| {
                 if live.lent > 0 {
                     return None;
                 }
                 let window = socket.recv(|bytes| (0, (bytes.as_mut_ptr(), bytes.len()))).ok()?;
                 live.lent = window.1 as u32;
-                Some(window)
+                let first = window.1 > 0 && !std::mem::replace(&mut live.touched, true);
+                Some((window.0, window.1, first))
             })
         })?;
         if len == 0 {
             return None;
         }
         // SAFETY: the bytes are the front of the slot's receive ring, which stays mapped for `'t`
-        // as the slab can't change meanwhile. `lent` makes sure that they are given out once; until
+        // as no slot is removed meanwhile. `lent` makes sure that they are given out once; until
         // it is reset, after the turn, nobody calls a receiving function of the socket.
-        Some(unsafe { std::slice::from_raw_parts_mut(at, len) })
+        Some((unsafe { std::slice::from_raw_parts_mut(at, len) }, first))
     }
 }
 

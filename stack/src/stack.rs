@@ -18,13 +18,17 @@ use crate::icmp;
 use crate::link::{Link, LinkRx, LinkTx, RxChecksum, RxFrame};
 use crate::net::{Net, Out};
 use crate::slots::{Lending, Slots};
-use crate::tcp::Tcp;
+use crate::tcp::{FrozenRecord, Tcp};
 use crate::trace::Trace;
 use crate::turn::{self, RxTurn, TxTurn};
 use crate::{Accepting, Event};
 
 /// Frames that one poll takes.
 pub const BURST: usize = 64;
+
+/// How many segments ahead of its use a socket is fetched, and its ring.
+const SOCKETS_AHEAD: usize = 8;
+const RINGS_AHEAD: usize = 3;
 
 /// What an operator sees of one connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -158,17 +162,25 @@ impl<L: Link> Stack<L> {
                 Err(why) => count_drop(&out.net.counters, why),
             }
         }
-        // Each round fetches what the next one reads, for all the burst.
-        let mut guessed: ArrayVec<u32, BURST> = ArrayVec::new();
+        // Entries for the whole burst; sockets and rings a few segments ahead of their use, as the
+        // processor fetches only so many lines at once. A guess that turns out wrong costs a line.
+        let mut guessed: ArrayVec<Option<u32>, BURST> = ArrayVec::new();
         if parsed.len() > 1 {
-            for parsed in &parsed {
-                guessed.extend(self.tcp.prefetch_conn(parsed.hash));
-            }
-            for &index in &guessed {
+            guessed.extend(parsed.iter().map(|parsed| self.tcp.prefetch_conn(parsed.hash)));
+        }
+        let ahead = |at: usize| guessed.get(at).copied().flatten();
+        for at in 0..SOCKETS_AHEAD {
+            if let Some(index) = ahead(at) {
                 self.tcp.prefetch_slot(index);
             }
         }
-        for Parsed { segment, tuple, hash } in &parsed {
+        for (at, Parsed { segment, tuple, hash }) in parsed.iter().enumerate() {
+            if let Some(index) = ahead(at + SOCKETS_AHEAD) {
+                self.tcp.prefetch_slot(index);
+            }
+            if let Some(index) = ahead(at + RINGS_AHEAD) {
+                self.tcp.prefetch_ring(index);
+            }
             self.tcp.segment(*tuple, *hash, segment, &mut out);
         }
         self.tcp.advance(now);
@@ -269,6 +281,20 @@ impl<L: Link> Stack<L> {
         let mut out = Out::new(tx, &mut self.net, self.now);
         out.bare(out.net.local_ip(tuple.local), tuple.remote_ip(), &bare);
         self.tcp.abort_frozen(index, self.now);
+    }
+
+    /// Writes a frozen connection down for another process to [`Stack::adopt`], and forgets it: no
+    /// event follows, and its peer isn't told. `None` where it isn't frozen.
+    pub fn hand_over(&mut self, id: ConnId) -> Option<FrozenRecord> {
+        self.tcp.hand_over(id, &self.net)
+    }
+
+    /// Goes on with a connection that another process handed over. It is open; no event says so.
+    ///
+    /// # Errors
+    /// A record that isn't good here, an address that isn't ours, a full table.
+    pub fn adopt(&mut self, record: &FrozenRecord) -> Result<ConnId, StackError> {
+        self.tcp.adopt(record, &self.net)
     }
 
     /// Stops or resumes offering what arrives on a connection.

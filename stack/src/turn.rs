@@ -24,8 +24,10 @@ impl<'t> RxTurn<'t> {
     /// is offered in the next turn.
     pub fn take(&mut self, id: ConnId) -> Option<&'t mut [u8]> {
         let (index, slot) = self.lending.with(|table| live(table, id))?;
-        let window = self.lending.lend(slot)?;
-        touch(&mut self.lending, slot, index, self.touched);
+        let (window, first) = self.lending.lend(slot)?;
+        if first {
+            self.touched.push(index);
+        }
         Some(window)
     }
 }
@@ -109,8 +111,8 @@ impl TxTurn<'_> {
             // Known, but frozen and no memory to thaw it: the user keeps the output.
             return if known { Offer::Part(0) } else { Offer::Taken };
         };
-        let offer = self.lending.with(|table| {
-            table.slots.with(slot, |socket, live| {
+        let (offer, first) = self.lending.with(|table| {
+            let offer = table.slots.with(slot, |socket, live| {
                 if !socket.may_send() {
                     return Offer::Taken;
                 }
@@ -124,9 +126,13 @@ impl TxTurn<'_> {
                 }
                 want(live, slot, bytes.len());
                 Offer::Part(0)
-            })
+            });
+            let live = table.slots.live_mut(slot);
+            (offer, !std::mem::replace(&mut live.touched, true))
         });
-        touch(&mut self.lending, slot, index, self.touched);
+        if first {
+            self.touched.push(index);
+        }
         offer
     }
 

@@ -23,7 +23,7 @@ const PERIOD_NS: u64 = 64_000_000_000;
 /// A cookie is good for no longer than this.
 pub(super) const LIFETIME: Duration = Duration::from_nanos(2 * PERIOD_NS);
 /// How long after a cookie was sent a segment without a good one isn't reset.
-const OVERTAKEN: Duration = Duration::from_secs(4);
+const OVERTAKEN: Duration = Duration::from_secs(60);
 
 fn period(now: Now) -> u64 {
     now.as_nanos() / PERIOD_NS

@@ -367,6 +367,7 @@ fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, n
         live.peer_scale = options.scale.unwrap_or(NO_SCALE);
         live.peer_sack = options.sack;
         live.rcv_nxt = segment.seq.wrapping_add(1);
+        live.rcv_first = live.rcv_nxt;
         live.rcv_seen = live.rcv_nxt;
         live.rcv_edge = live.rcv_nxt.wrapping_add(is.room.min(0xffff) as u32);
         live.peer_window = segment.window;

@@ -6,11 +6,14 @@
 //! time. Those that were touched are settled once, at the end of the turn.
 
 mod cookie;
+mod handover;
 mod idle;
 mod input;
 mod open;
 mod settle;
 mod wait;
+
+pub use handover::{FROZEN_RECORD_BYTES, FrozenRecord};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -212,6 +215,14 @@ impl Tcp {
     pub(crate) fn prefetch_slot(&self, index: u32) {
         if let Some(slot) = self.table.slot(index) {
             self.table.slots.prefetch(slot);
+        }
+    }
+
+    /// Fourth step: the ring.
+    #[inline]
+    pub(crate) fn prefetch_ring(&self, index: u32) {
+        if let Some(slot) = self.table.slot(index) {
+            self.table.slots.prefetch_ring(slot);
         }
     }
 

@@ -93,6 +93,7 @@ impl Tcp {
         let rcv_nxt = segment.seq.wrapping_add(1);
         let live = Live {
             rcv_nxt,
+            rcv_first: rcv_nxt,
             rcv_seen: rcv_nxt,
             rcv_edge: rcv_nxt.wrapping_add(u32::from(Tcp::ring_window(class))),
             snd_una: isn,
@@ -223,6 +224,7 @@ impl Core {
     ) -> Option<u32> {
         let live = Live {
             rcv_nxt: record.rcv_nxt,
+            rcv_first: record.rcv_nxt,
             rcv_seen: record.rcv_nxt,
             rcv_edge: record.rcv_edge,
             snd_una: record.snd_nxt,

@@ -404,6 +404,8 @@ pub struct Client {
     pub conns: BTreeMap<(u32, u32), ClientConn>,
     pub finished: usize,
     pub broken: usize,
+    /// Reset before the first byte came back: what a SYN cookie may do whose ACK was lost.
+    pub unserved: usize,
 }
 
 #[derive(Debug)]
@@ -426,7 +428,7 @@ pub fn byte(salt: u64, at: usize) -> u8 {
 
 impl Client {
     pub fn new() -> Client {
-        Client { conns: BTreeMap::new(), finished: 0, broken: 0 }
+        Client { conns: BTreeMap::new(), finished: 0, broken: 0, unserved: 0 }
     }
 
     pub fn open(
@@ -477,6 +479,9 @@ impl App for Client {
                 let conn = self.conns.remove(&key(id)).expect("closed once");
                 match gone == hioload_stack::Gone::Finished && conn.received == conn.total {
                     true => self.finished += 1,
+                    false if gone == hioload_stack::Gone::Reset && conn.received == 0 => {
+                        self.unserved += 1;
+                    }
                     false => {
                         self.broken += 1;
                         eprintln!(

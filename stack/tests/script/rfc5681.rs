@@ -1,0 +1,27 @@
+//! Congestion control (RFC 5681), as far as smoltcp has it.
+
+use crate::peer::*;
+
+#[test]
+fn three_duplicate_acknowledgements_bring_the_lost_segment() {
+    let mut script = Script::new();
+    script.open();
+    script.say(&[3; 2000]);
+    let first = script.take().remove(0);
+    for _ in 0..4 {
+        script.send(ACK, &[]);
+    }
+    let again = script.take();
+    assert_eq!(again[0].seq, first.seq);
+    assert_eq!(script.stack.stats(script.id()).unwrap().retransmits, 1);
+}
+
+#[test]
+fn the_first_flight_is_bounded() {
+    let mut script =
+        Script::with(false, StackConfig { ring_class: 2, freeze_after: None, ..config(1) });
+    script.open();
+    script.say(&[3; 20_000]);
+    let sent: usize = script.take().iter().map(|seg| seg.data.len()).sum();
+    assert_eq!(sent, 2048);
+}
