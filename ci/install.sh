@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the suites need and is not there yet; with all of it there it only looks.
 #
-#   ci/install.sh [nextest|fuzz|valgrind|python|node|chromium|autobahn]...   (default: all)
+#   ci/install.sh [nextest|lab|fuzz|valgrind|python|node|chromium|autobahn]...   (default: all)
 #
 # Wants a Debian 12 with a Rust toolchain, root for apt, and the package registries that the
 # machine's own apt, pip, npm and cargo are set up for. Says what is missing, and fails, where it
@@ -60,6 +60,12 @@ install_fuzz() {
     want c++ build-essential
     need_nightly
     cargo fuzz --version >/dev/null 2>&1 || quietly cargo-fuzz cargo install --locked cargo-fuzz
+}
+
+install_lab() {
+    want ip iproute2
+    want ethtool ethtool
+    want ping iputils-ping
 }
 
 install_valgrind() { want valgrind valgrind; }
@@ -149,7 +155,7 @@ unpack_python27() {
 }
 
 groups=("$@")
-((${#groups[@]})) || groups=(nextest fuzz valgrind python node chromium autobahn)
+((${#groups[@]})) || groups=(nextest lab fuzz valgrind python node chromium autobahn)
 for group in "${groups[@]}"; do
     declare -F "install_$group" >/dev/null || die "unknown group: $group"
     "install_$group"

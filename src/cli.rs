@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use hioload_ws::{BackendChoice, Builder, Overflow, Server, Settings};
+use hioload_ws::{BackendChoice, Builder, Network, Overflow, Server, Settings};
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -61,10 +61,25 @@ pub struct Options {
     /// What is done with messages [default: echo]
     #[arg(long, value_enum)]
     pub app: Option<App>,
-    /// What moves the bytes: auto, epoll [default: auto]
+    /// What moves the bytes: auto, epoll, tap, af-packet [default: auto]
     #[arg(long, value_name = "NAME")]
     #[serde(deserialize_with = "backend")]
     pub backend: Option<BackendChoice>,
+    /// Interface that the server takes for its own TCP/IP (tap, af-packet)
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// The server's own address on it, not one of the kernel's; repeatable
+    #[arg(long, value_name = "IP/PREFIX")]
+    pub address: Vec<String>,
+    /// Router on that network, one for each of IPv4 and IPv6; repeatable
+    #[arg(long, value_name = "IP")]
+    pub gateway: Vec<String>,
+    /// Station address on it [default: follows from the interface's]
+    #[arg(long, value_name = "MAC")]
+    pub mac: Option<String>,
+    /// VLAN that its frames belong to, 1 to 4094 [default: none]
+    #[arg(long, value_name = "ID")]
+    pub vlan: Option<u16>,
     /// Messages that a batch hands to the app at most [default: 32]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
@@ -203,6 +218,11 @@ impl Options {
             workers: self.workers.or(other.workers),
             app: self.app.or(other.app),
             backend: self.backend.or(other.backend),
+            interface: self.interface.or(other.interface),
+            address: if self.address.is_empty() { other.address } else { self.address },
+            gateway: if self.gateway.is_empty() { other.gateway } else { self.gateway },
+            mac: self.mac.or(other.mac),
+            vlan: self.vlan.or(other.vlan),
             batch: self.batch.or(other.batch),
             ring: self.ring.or(other.ring),
             max_connections: self.max_connections.or(other.max_connections),
@@ -220,6 +240,29 @@ impl Options {
             spin: self.spin.or(other.spin),
             log: self.log.or(other.log),
         }
+    }
+
+    /// The network that any of its options asks for: one without an interface is refused later.
+    fn network(&self) -> Option<Network> {
+        let asked = self.interface.is_some()
+            || !self.address.is_empty()
+            || !self.gateway.is_empty()
+            || self.mac.is_some()
+            || self.vlan.is_some();
+        let mut network = Network::on(self.interface.clone().unwrap_or_default());
+        for address in &self.address {
+            network = network.address(address);
+        }
+        for gateway in &self.gateway {
+            network = network.gateway(gateway);
+        }
+        if let Some(mac) = &self.mac {
+            network = network.mac(mac);
+        }
+        if let Some(id) = self.vlan {
+            network = network.vlan(id);
+        }
+        asked.then_some(network)
     }
 
     /// The server that they describe.
@@ -250,6 +293,9 @@ impl Options {
             .max_per_address(self.max_per_ip.unwrap_or(0));
         for address in &self.listen {
             builder = builder.listen(address);
+        }
+        if let Some(network) = self.network() {
+            builder = builder.network(network);
         }
         match self.memory {
             Some(size) => builder.memory_budget(size.0),

@@ -147,7 +147,7 @@ impl ClientBuilder {
     /// [`Error::Url`], [`Error::Tls`], [`Error::Request`], [`Error::Setting`], [`Error::Backend`].
     pub fn check(&self) -> Result<(), Error> {
         self.request()?;
-        self.backend.choose()?;
+        self.backend.choose(None)?;
         launch::check(&self.settings, self.workers)
     }
 
@@ -266,7 +266,7 @@ impl ClientBuilder {
         host::compare_descriptors("connections", self.connections, descriptors, &mut warnings);
         let launch = Launch {
             workers: self.workers,
-            backend: self.backend,
+            chosen: self.backend.choose(None)?,
             settings: self.settings,
             max_connections: 0,
             max_per_address: 0,

@@ -32,7 +32,12 @@ mod tests {
             listen = ["127.0.0.1:9001", "[::1]:9001"]
             workers = 2
             app = "broadcast"
-            backend = "epoll"
+            backend = "tap"
+            interface = "tap0"
+            address = ["10.9.0.2/24", "fd00::2/64"]
+            gateway = ["10.9.0.1"]
+            mac = "02:00:00:00:00:01"
+            vlan = 7
             batch = 16
             ring = 512
             max-connections = 1000
@@ -55,7 +60,12 @@ mod tests {
             listen: vec!["127.0.0.1:9001".into(), "[::1]:9001".into()],
             workers: Some(2),
             app: Some(App::Broadcast),
-            backend: Some(BackendChoice::Epoll),
+            backend: Some(BackendChoice::Tap),
+            interface: Some("tap0".into()),
+            address: vec!["10.9.0.2/24".into(), "fd00::2/64".into()],
+            gateway: vec!["10.9.0.1".into()],
+            mac: Some("02:00:00:00:00:01".into()),
+            vlan: Some(7),
             batch: Some(16),
             ring: Some(512),
             max_connections: Some(1000),

@@ -35,8 +35,8 @@ pub use hioload_ws_proto::handshake::{
 };
 pub use hioload_ws_proto::{CloseCode, Limits};
 pub use server::{
-    BackendChoice, Builder, Error, Monitor, PoolUse, Report, Running, Server, SocketSnapshot,
-    WorkerContext,
+    BackendChoice, Builder, Error, Monitor, Network, PoolUse, Report, Running, Server,
+    SocketSnapshot, WorkerContext,
 };
 
 /// The examples of README.md, compiled and run as documentation tests.

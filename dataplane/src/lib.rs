@@ -15,5 +15,7 @@ pub mod link;
 mod owed;
 
 pub use backend::{Frames, FramesRx, FramesTx};
-pub use hioload_stack::{Address, Stack, StackConfig, StackCounters, StackError, StackSnapshot};
+pub use hioload_stack::{
+    Address, Link, Stack, StackConfig, StackCounters, StackError, StackSnapshot,
+};
 pub use link::{AfPacket, LinkCounters, LinkError, LinkSnapshot, Port, Tap};

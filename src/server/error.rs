@@ -20,6 +20,9 @@ pub enum Error {
     },
     /// An address can't be listened on.
     Listen(ListenError),
+    /// The interface can't be had.
+    #[cfg(target_os = "linux")]
+    Interface(hioload_dataplane::LinkError),
     /// A setting is out of its range.
     Setting {
         /// Its name, as on the command line.
@@ -108,6 +111,8 @@ impl fmt::Display for Error {
                  0.0.0.0:9001 or [::]:9001"
             ),
             Error::Listen(error) => error.fmt(f),
+            #[cfg(target_os = "linux")]
+            Error::Interface(error) => error.fmt(f),
             Error::Setting { name, problem } => write!(f, "{name}: {problem}"),
             Error::Backend { asked } => write!(
                 f,
@@ -157,6 +162,8 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Listen(error) => Some(error),
+            #[cfg(target_os = "linux")]
+            Error::Interface(error) => Some(error),
             Error::Memory(error) => Some(error),
             Error::Spawn { source, .. }
             | Error::Start { source, .. }

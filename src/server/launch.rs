@@ -7,16 +7,15 @@ use hioload_core::clock::MonotonicClock;
 use hioload_core::pool::{NodePool, PoolConfig, default_budget};
 use hioload_pipeline::admission::Admission;
 use hioload_pipeline::{Handler, MAX_BATCH, Settings, inbox};
-use hioload_sockets::epoll::Listener;
 
-use super::backend::BackendChoice;
+use super::backend::Chosen;
 use super::error::Error;
 use super::host;
 use super::monitor::Monitor;
 use super::report::Report;
 use super::running::Running;
 use super::signals;
-use super::worker::{Make, Plan, Seat, Team};
+use super::worker::{Make, Plan, Seat, Team, Transport};
 
 /// Workers a group may have.
 const MAX_WORKERS: usize = 1_024;
@@ -38,7 +37,7 @@ pub(crate) enum Pinning {
 pub(crate) struct Launch {
     /// 0: one for each core.
     pub(crate) workers: usize,
-    pub(crate) backend: BackendChoice,
+    pub(crate) chosen: Chosen,
     pub(crate) settings: Settings,
     /// 0: no limit.
     pub(crate) max_connections: usize,
@@ -55,15 +54,18 @@ pub(crate) struct Launch {
 /// Where a group listens.
 pub(crate) struct Listening {
     pub(crate) addresses: Vec<SocketAddr>,
-    /// For each worker its sockets.
-    pub(crate) sockets: Vec<Vec<Listener>>,
+    /// About the interface that was taken.
+    pub(crate) network: Option<String>,
+    /// What each worker listens with.
+    pub(crate) transports: Vec<Transport>,
 }
 
 impl Listening {
     /// Nowhere: a client's.
     pub(crate) fn nowhere(workers: usize) -> Self {
-        let sockets = std::iter::repeat_with(Vec::new).take(workers).collect();
-        Listening { addresses: Vec::new(), sockets }
+        let none = || Transport::Sockets(Vec::new());
+        let transports = std::iter::repeat_with(none).take(workers).collect();
+        Listening { addresses: Vec::new(), network: None, transports }
     }
 }
 
@@ -80,7 +82,6 @@ impl Launch {
         listen: impl FnOnce(usize, &mut Vec<String>) -> Result<Listening, Error>,
         maker: &mut impl FnMut() -> Make<H>,
     ) -> Result<Running, Error> {
-        let chosen = self.backend.choose()?;
         let cores = host::Cores::of_this_process();
         let workers = self.resolved_workers(&cores);
         let assigned = match self.pinning {
@@ -89,7 +90,7 @@ impl Launch {
             Pinning::No => Err("as asked for".into()),
         };
 
-        let Listening { addresses, sockets } = listen(workers, &mut warnings)?;
+        let Listening { addresses, network, transports } = listen(workers, &mut warnings)?;
         let budget_bytes = self.memory_budget.unwrap_or_else(|| default_budget(None));
         let pool = NodePool::new(PoolConfig { node: None, budget_bytes, huge: true })
             .map_err(Error::Memory)?;
@@ -105,14 +106,16 @@ impl Launch {
             remote: remote.clone(),
         };
         let seats =
-            inboxes.into_iter().zip(sockets).enumerate().map(|(index, (inbox, listeners))| Seat {
-                index,
-                workers,
-                cpu: assigned.as_ref().ok().and_then(|cpus| cpus.get(index).copied()),
-                inbox,
-                listeners,
-                counters: monitor.worker(index),
-                sockets: monitor.socket(index),
+            inboxes.into_iter().zip(transports).enumerate().map(|(index, (inbox, transport))| {
+                Seat {
+                    index,
+                    workers,
+                    cpu: assigned.as_ref().ok().and_then(|cpus| cpus.get(index).copied()),
+                    inbox,
+                    transport,
+                    counters: monitor.worker(index),
+                    sockets: monitor.socket(index),
+                }
             });
         let mut team = Team::start(&plan, seats, maker)?;
         let pinned = team.pinned(&mut warnings);
@@ -122,8 +125,9 @@ impl Launch {
         };
         let report = Report {
             addresses,
-            backend: chosen.name,
-            backend_why: chosen.why,
+            backend: self.chosen.name,
+            backend_why: self.chosen.why,
+            network,
             pinned,
             unpinned_why: assigned.err(),
             memory_kind: pool.kind(),

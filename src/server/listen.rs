@@ -10,7 +10,7 @@ use super::error::Error;
 use super::host;
 
 /// The port of the defaults.
-const PORT: u16 = 9001;
+pub(crate) const PORT: u16 = 9001;
 
 /// The addresses as given; empty where none are.
 pub(crate) fn parse(given: &[String]) -> Result<Vec<SocketAddr>, Error> {

@@ -7,6 +7,7 @@ pub(crate) mod host;
 pub(crate) mod launch;
 mod listen;
 mod monitor;
+mod network;
 mod report;
 mod running;
 mod signals;
@@ -24,11 +25,13 @@ pub use backend::BackendChoice;
 pub use error::Error;
 pub use hioload_sockets::SocketSnapshot;
 pub use monitor::{Monitor, PoolUse};
+pub use network::Network;
 pub use report::Report;
 pub use running::Running;
 pub use worker::WorkerContext;
 
 use launch::{Launch, Listening, Pinning};
+use worker::Transport;
 
 /// Connections that may wait to be accepted, for each listening socket.
 const BACKLOG: u32 = 4_096;
@@ -44,6 +47,7 @@ impl Server {
             listen: Vec::new(),
             workers: 0,
             backend: BackendChoice::Auto,
+            network: None,
             settings: Settings::default(),
             max_connections: 0,
             max_per_address: 0,
@@ -61,6 +65,7 @@ pub struct Builder {
     listen: Vec<String>,
     workers: usize,
     backend: BackendChoice,
+    network: Option<Network>,
     settings: Settings,
     max_connections: usize,
     max_per_address: usize,
@@ -86,6 +91,14 @@ impl Builder {
     /// Which backend moves the bytes.
     pub fn backend(mut self, backend: BackendChoice) -> Self {
         self.backend = backend;
+        self
+    }
+
+    /// Takes an interface, and runs on this program's own TCP/IP there: backends `tap` and
+    /// `af-packet`, and `auto` chooses between these. With one worker, the only one there can be
+    /// on such a link. It listens on all addresses of the network.
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = Some(network);
         self
     }
 
@@ -188,7 +201,10 @@ impl Builder {
     /// [`Error::Address`], [`Error::Setting`], [`Error::Backend`].
     pub fn check(&self) -> Result<(), Error> {
         listen::parse(&self.listen)?;
-        self.backend.choose()?;
+        let chosen = self.backend.choose(self.network.as_ref())?;
+        if let Some(network) = &self.network {
+            network::plan(network, chosen.name, &self.listen, self.workers)?;
+        }
         launch::check(&self.settings, self.workers)
     }
 
@@ -253,9 +269,10 @@ impl Builder {
             descriptors,
             &mut warnings,
         );
+        let chosen = self.backend.choose(self.network.as_ref())?;
         let launch = Launch {
-            workers: self.workers,
-            backend: self.backend,
+            workers: if self.network.is_some() { 1 } else { self.workers },
+            chosen: chosen.clone(),
             settings: self.settings,
             max_connections: self.max_connections,
             max_per_address: self.max_per_address,
@@ -266,9 +283,18 @@ impl Builder {
         };
         let given = self.listen;
         let listen = |workers, warnings: &mut Vec<String>| {
+            if let Some(network) = &self.network {
+                let plan = network::plan(network, chosen.name, &given, workers)?;
+                let addresses = plan.listening();
+                let ready = plan.open()?;
+                let network = Some(ready.describe(&network.interface));
+                let transports = vec![Transport::Network(Box::new(ready))];
+                return Ok(Listening { addresses, network, transports });
+            }
             let listeners = listen::bind(&given, workers, BACKLOG, warnings)?;
             let addresses = listeners.local_addrs().to_vec();
-            Ok(Listening { addresses, sockets: listeners.into_workers() })
+            let transports = listeners.into_workers().into_iter().map(Transport::Sockets).collect();
+            Ok(Listening { addresses, network: None, transports })
         };
         launch.start(warnings, listen, &mut maker)
     }

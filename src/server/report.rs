@@ -17,6 +17,8 @@ pub struct Report {
     pub backend: &'static str,
     /// Why that one.
     pub backend_why: &'static str,
+    /// The interface that it took for itself, where it did.
+    pub network: Option<String>,
     /// For each worker the core that it is pinned to; `None`: it isn't pinned.
     pub pinned: Vec<Option<usize>>,
     /// Why no worker is pinned.
@@ -46,6 +48,9 @@ impl fmt::Display for Report {
             writeln!(f, "  listening on {address}")?;
         }
         writeln!(f, "  backend      {} ({})", self.backend, self.backend_why)?;
+        if let Some(network) = &self.network {
+            writeln!(f, "  interface    {network}")?;
+        }
         self.write_workers(f)?;
         writeln!(
             f,
@@ -153,6 +158,7 @@ mod tests {
             addresses: vec!["127.0.0.1:9001".parse().unwrap(), "[::1]:9001".parse().unwrap()],
             backend: "epoll",
             backend_why: "as asked for",
+            network: Some("v0, station 02:00:00:00:00:01".into()),
             pinned: vec![Some(0), Some(3)],
             unpinned_why: None,
             memory_kind: MemoryKind::Plain,
@@ -179,6 +185,7 @@ mod tests {
         let text = report().to_string();
         for part in [
             "epoll (as asked for)",
+            "interface    v0, station",
             "2, pinned to cores 0 3",
             "plain pages, budget 3 GiB (a quarter",
             "no limit (each address: 7), 4096 descriptors",

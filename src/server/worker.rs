@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use hioload_core::clock::{Clock, MonotonicClock};
 use hioload_core::pool::NodePool;
 use hioload_pipeline::admission::Admission;
+use hioload_pipeline::backend::Backend;
 use hioload_pipeline::counters::WorkerCounters;
 use hioload_pipeline::inbox::Inbox;
 use hioload_pipeline::middleware::Recover;
@@ -67,13 +68,22 @@ pub(crate) struct Plan {
     pub(crate) remote: Remote,
 }
 
+/// What a worker's connections come through.
+pub(crate) enum Transport {
+    /// Listening sockets; none for a client.
+    Sockets(Vec<Listener>),
+    /// An interface of its own.
+    #[cfg(target_os = "linux")]
+    Network(Box<super::network::Ready>),
+}
+
 /// What one worker has for itself.
 pub(crate) struct Seat {
     pub(crate) index: usize,
     pub(crate) workers: usize,
     pub(crate) cpu: Option<usize>,
     pub(crate) inbox: Inbox,
-    pub(crate) listeners: Vec<Listener>,
+    pub(crate) transport: Transport,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) sockets: Arc<SocketCounters>,
 }
@@ -177,23 +187,61 @@ fn spawn<H: Handler + 'static>(
         // First made, last dropped: by then this worker's own inbox is closed, so that stopping
         // the others can't wait for it.
         let guard = StopOthers { remote: remote.clone(), armed: true };
-        let Seat { index, workers, cpu, inbox, listeners, counters, sockets } = seat;
+        let Seat { index, workers, cpu, inbox, transport, counters, sockets } = seat;
         let pinned = cpu.map(|cpu| host::pin(cpu).map(|()| cpu).map_err(|error| (cpu, error)));
         let cpu = pinned.as_ref().and_then(|pinned| pinned.as_ref().ok().copied());
         let pool = pool.share();
-        let config = EpollConfig::new(listeners, pool.clone(), sockets);
-        let backend =
-            Epoll::new(config).map_err(|source| Error::Start { worker: index, source })?;
-        let handler = Recover::new(make(&WorkerContext { index, workers, cpu, remote }));
-        let parts = Parts { settings, pool, inbox, counters, admission };
+        let parts = Parts { settings, pool: pool.clone(), inbox, counters, admission };
+        let context = WorkerContext { index, workers, cpu, remote };
+        let work = Work { parts, context, make, pinned, ready, clock };
+        let cannot_start = |source| Error::Start { worker: index, source };
+        match transport {
+            Transport::Sockets(listeners) => {
+                let config = EpollConfig::new(listeners, pool, sockets);
+                work.on(Epoll::new(config).map_err(cannot_start)?)?;
+            }
+            #[cfg(target_os = "linux")]
+            Transport::Network(network) => {
+                let now = work.clock.now();
+                network.with(now, work).map_err(cannot_start)??;
+            }
+        }
+        guard.disarm();
+        Ok(())
+    })
+}
+
+/// What a worker does once it has a backend.
+struct Work<H> {
+    parts: Parts,
+    context: WorkerContext,
+    make: Make<H>,
+    pinned: Pinned,
+    ready: Sender<(usize, Pinned)>,
+    clock: MonotonicClock,
+}
+
+impl<H: Handler> Work<H> {
+    fn on<B: Backend>(self, backend: B) -> Result<(), Error> {
+        let Work { parts, context, make, pinned, ready, clock } = self;
+        let index = context.index;
+        let handler = Recover::new(make(&context));
         let mut worker = Worker::new(backend, handler, parts, clock.now());
         // Who waits for this may have given up on another worker already.
         let _ = ready.send((index, pinned));
         drop(ready);
-        worker.run(&clock).map_err(|source| Error::Worker { worker: index, source })?;
-        guard.disarm();
-        Ok(())
-    })
+        worker.run(&clock).map_err(|source| Error::Worker { worker: index, source })
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl<H: Handler> super::network::Run<Result<(), Error>> for Work<H> {
+    fn on<L: hioload_dataplane::Port>(
+        self,
+        backend: hioload_dataplane::Frames<L>,
+    ) -> Result<(), Error> {
+        Work::on(self, backend)
+    }
 }
 
 /// Stops all workers unless disarmed: a worker that ends by an error or a panic leaves sessions

@@ -1,0 +1,315 @@
+//! A network of the server's own: the interface that it takes, and the addresses that it has there
+//! on the userspace TCP/IP stack. What an operator writes is read here, and the link is opened
+//! before the worker starts, so that what is wrong is known at once.
+
+use super::error::Error;
+
+/// The interface that a server takes for itself, and who it is there. Its TCP/IP is this
+/// program's own; none of these addresses may be the kernel's.
+///
+/// ```
+/// let network = hioload_ws::Network::on("eth1").address("10.9.0.2/24").gateway("10.9.0.1");
+/// # let _ = network;
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Network {
+    pub(crate) interface: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) gateways: Vec<String>,
+    pub(crate) mac: Option<String>,
+    pub(crate) vlan: Option<u16>,
+}
+
+impl Network {
+    /// A network on an interface; it needs an address as well.
+    pub fn on(interface: impl Into<String>) -> Self {
+        Network { interface: interface.into(), ..Network::default() }
+    }
+
+    /// An address and the length of its network's prefix, besides those given: `10.9.0.2/24`.
+    pub fn address(mut self, address: impl ToString) -> Self {
+        self.addresses.push(address.to_string());
+        self
+    }
+
+    /// A router: one for IPv4, one for IPv6.
+    pub fn gateway(mut self, gateway: impl ToString) -> Self {
+        self.gateways.push(gateway.to_string());
+        self
+    }
+
+    /// The station address, as `02:00:00:00:00:01`; otherwise it follows from the interface's.
+    pub fn mac(mut self, mac: impl ToString) -> Self {
+        self.mac = Some(mac.to_string());
+        self
+    }
+
+    /// The VLAN that all frames belong to, 1 to 4094.
+    pub fn vlan(mut self, id: u16) -> Self {
+        self.vlan = Some(id);
+        self
+    }
+}
+
+fn setting<T>(name: &'static str, problem: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Setting { name, problem: problem.into() })
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) use linux::{Ready, Run, plan};
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::io;
+    use std::net::{IpAddr, SocketAddr};
+    use std::sync::Arc;
+
+    use hioload_core::Now;
+    use hioload_dataplane::{Address, AfPacket, Frames, Port, Stack, StackConfig, Tap};
+
+    use super::{Network, setting};
+    use crate::server::backend::TAP;
+    use crate::server::error::Error;
+    use crate::server::listen;
+
+    /// Class of the rings of a new connection: 16 KiB each way, which is eleven full segments. In
+    /// the smallest class a peer that delays its acknowledgements slows a stream to a crawl.
+    const RING_CLASS: u8 = 1;
+
+    /// What was asked for, understood.
+    #[derive(Debug)]
+    pub(crate) struct Plan {
+        backend: &'static str,
+        interface: String,
+        mac: Option<[u8; 6]>,
+        config: StackConfig,
+        ports: Vec<u16>,
+    }
+
+    /// An open link, and what its stack is to be.
+    pub(crate) struct Ready {
+        link: OpenLink,
+        config: StackConfig,
+        ports: Vec<u16>,
+    }
+
+    enum OpenLink {
+        Tap(Tap),
+        AfPacket(AfPacket),
+    }
+
+    /// Reads what was asked for.
+    pub(crate) fn plan(
+        network: &Network,
+        backend: &'static str,
+        listen: &[String],
+        workers: usize,
+    ) -> Result<Plan, Error> {
+        if workers > 1 {
+            let problem = format!(
+                "{workers}; an interface of {backend} is one queue, which one worker serves: leave \
+                 it out, or give 1"
+            );
+            return setting("workers", problem);
+        }
+        let mut config =
+            StackConfig { vlan: network.vlan, ring_class: RING_CLASS, ..StackConfig::default() };
+        for text in &network.addresses {
+            config.addresses.push(address(text)?);
+        }
+        if config.addresses.is_empty() {
+            return setting("address", "missing; give the server one like 10.9.0.2/24");
+        }
+        for text in &network.gateways {
+            let twice = match text.trim().parse() {
+                Ok(IpAddr::V4(ip)) => config.gateway_v4.replace(ip).is_some(),
+                Ok(IpAddr::V6(ip)) => config.gateway_v6.replace(ip).is_some(),
+                Err(_) => return setting("gateway", format!("`{text}` is not an IP address")),
+            };
+            if twice {
+                return setting("gateway", format!("`{text}` is the second of its family"));
+            }
+        }
+        config.validate().or_else(|error| setting("address, vlan", error.to_string()))?;
+        Ok(Plan {
+            backend,
+            interface: network.interface.clone(),
+            mac: network.mac.as_deref().map(mac).transpose()?,
+            ports: ports(listen, &config.addresses)?,
+            config,
+        })
+    }
+
+    impl Plan {
+        /// Opens the link.
+        pub(crate) fn open(self) -> Result<Ready, Error> {
+            let Plan { interface, mac, config, ports, .. } = self;
+            let link = match self.backend {
+                TAP => Tap::open(&interface, mac, Arc::default()).map(OpenLink::Tap),
+                _ => AfPacket::open(&interface, mac, Arc::default()).map(OpenLink::AfPacket),
+            };
+            Ok(Ready { link: link.map_err(Error::Interface)?, config, ports })
+        }
+
+        /// What it listens on.
+        pub(crate) fn listening(&self) -> Vec<SocketAddr> {
+            let on = |port: &u16| {
+                let port = *port;
+                self.config.addresses.iter().map(move |address| (address.ip, port).into())
+            };
+            self.ports.iter().flat_map(on).collect()
+        }
+    }
+
+    impl Ready {
+        /// A line about it for the operator.
+        pub(crate) fn describe(&self, interface: &str) -> String {
+            use hioload_dataplane::Link as _;
+            let info = match &self.link {
+                OpenLink::Tap(link) => link.info(),
+                OpenLink::AfPacket(link) => link.info(),
+            };
+            let mac = info.mac.map(|byte| format!("{byte:02x}")).join(":");
+            let vlan = self.config.vlan.map_or(String::new(), |id| format!(", VLAN {id}"));
+            format!("{interface}, station {mac}, MTU {}{vlan}; TCP/IP of this program", info.mtu)
+        }
+
+        /// Makes the backend, on the worker's thread, and has `run` run on it.
+        pub(crate) fn with<R>(self, now: Now, run: impl Run<R>) -> io::Result<R> {
+            let Ready { link, config, ports } = self;
+            match link {
+                OpenLink::Tap(link) => Ok(run.on(frames(link, &config, &ports, now)?)),
+                OpenLink::AfPacket(link) => Ok(run.on(frames(link, &config, &ports, now)?)),
+            }
+        }
+    }
+
+    /// What is done with a backend, whichever it is.
+    pub(crate) trait Run<R> {
+        fn on<L: Port>(self, backend: Frames<L>) -> R;
+    }
+
+    fn frames<L: Port>(
+        link: L,
+        config: &StackConfig,
+        ports: &[u16],
+        now: Now,
+    ) -> io::Result<Frames<L>> {
+        let mut stack = Stack::new(link, config, now).map_err(io::Error::other)?;
+        for &port in ports {
+            stack.listen(port).map_err(io::Error::other)?;
+        }
+        if !stack.can_freeze() {
+            tracing::warn!(
+                "smoltcp does not compute its initial sequence numbers as this program expects: \
+                 idle connections keep their memory, and there are no SYN cookies"
+            );
+        }
+        Frames::new(stack)
+    }
+
+    fn address(text: &str) -> Result<Address, Error> {
+        let read = text.trim().split_once('/').and_then(|(ip, prefix)| {
+            Some(Address { ip: ip.parse().ok()?, prefix: prefix.parse().ok()? })
+        });
+        match read {
+            Some(address) => Ok(address),
+            None => setting("address", format!("`{text}` is not like 10.9.0.2/24 or fd00::2/64")),
+        }
+    }
+
+    fn mac(text: &str) -> Result<[u8; 6], Error> {
+        let wrong = || setting("mac", format!("`{text}` is not like 02:00:00:00:00:01"));
+        let mut mac = [0; 6];
+        let mut parts = text.trim().split(':');
+        for byte in &mut mac {
+            match parts.next().filter(|part| part.len() == 2).map(|p| u8::from_str_radix(p, 16)) {
+                Some(Ok(value)) => *byte = value,
+                _ => return wrong(),
+            }
+        }
+        if parts.next().is_some() {
+            return wrong();
+        }
+        if mac[0] & 1 == 1 || mac == [0; 6] {
+            return setting("mac", format!("`{text}` can't be the address of one station"));
+        }
+        Ok(mac)
+    }
+
+    /// The ports to listen on, each once. The stack listens on all of its addresses.
+    fn ports(listen: &[String], addresses: &[Address]) -> Result<Vec<u16>, Error> {
+        let mut ports = Vec::new();
+        for to in listen::parse(listen)? {
+            let all = to.ip().is_unspecified() || matches!(addresses, [only] if only.ip == to.ip());
+            if !all {
+                let problem = format!(
+                    "{to}: on an interface of its own the server listens on all its addresses; \
+                     write 0.0.0.0:{}",
+                    to.port()
+                );
+                return setting("listen", problem);
+            }
+            if to.port() == 0 {
+                return setting("listen", "port 0: nobody would know which; choose one");
+            }
+            if !ports.contains(&to.port()) {
+                ports.push(to.port());
+            }
+        }
+        if ports.is_empty() {
+            ports.push(listen::PORT);
+        }
+        Ok(ports)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use crate::server::backend::AF_PACKET;
+
+        fn network() -> Network {
+            Network::on("v0").address("10.9.0.2/24").address("fd00::2/64")
+        }
+
+        fn problem(network: &Network, listen: &[&str], workers: usize) -> String {
+            let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
+            plan(network, TAP, &listen, workers).unwrap_err().to_string()
+        }
+
+        #[test]
+        fn it_listens_on_every_address_at_every_port_once() {
+            let listen = ["0.0.0.0:80".into(), "[::]:80".into(), "0.0.0.0:81".into()];
+            let addresses = plan(&network(), TAP, &listen, 1).unwrap().listening();
+            let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(texts, ["10.9.0.2:80", "[fd00::2]:80", "10.9.0.2:81", "[fd00::2]:81"]);
+        }
+
+        #[test]
+        fn without_ports_it_has_the_default_one() {
+            let addresses = plan(&network(), AF_PACKET, &[], 0).unwrap().listening();
+            assert!(addresses.iter().all(|address| address.port() == 9001));
+        }
+
+        #[test]
+        fn what_is_wrong_is_told_by_its_option() {
+            for (network, listen, workers, parts) in [
+                (Network::on("v0"), &[][..], 1, ["address", "missing"]),
+                (network().address("10.9.0.3"), &[], 1, ["address", "`10.9.0.3`"]),
+                (network().address("127.0.0.1/40"), &[], 1, ["address", "127.0.0.1"]),
+                (network().gateway("router"), &[], 1, ["gateway", "`router`"]),
+                (network().gateway("10.9.0.1").gateway("10.9.0.9"), &[], 1, ["gateway", "second"]),
+                (network().mac("02:00:00:00:00"), &[], 1, ["mac", "not like"]),
+                (network().mac("03:00:00:00:00:01"), &[], 1, ["mac", "one station"]),
+                (network().vlan(4095), &[], 1, ["vlan", "4095"]),
+                (network(), &["10.9.0.2:80"], 1, ["listen", "0.0.0.0:80"]),
+                (network(), &["0.0.0.0:0"], 1, ["listen", "port 0"]),
+                (network(), &[], 2, ["workers", "one queue"]),
+            ] {
+                let message = problem(&network, listen, workers);
+                assert!(parts.iter().all(|part| message.contains(part)), "{parts:?}: {message}");
+            }
+        }
+    }
+}
