@@ -94,6 +94,7 @@ mod linux {
         ports: Vec<u16>,
     }
 
+    #[expect(clippy::large_enum_variant, reason = "there is one a process, in a box")]
     enum OpenLink {
         Tap(Tap),
         AfPacket(AfPacket),

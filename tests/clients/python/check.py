@@ -142,6 +142,10 @@ async def too_big_refused(url):
             await ws.send(bytes(MIB + 1))
         except ConnectionClosed:
             pass  # refused on the header, before all of it was written
+        except AttributeError:
+            # Where the close is complete before all of it was written, which small TCP windows
+            # make likely, websockets 17 aborts a transport that asyncio has taken apart already.
+            pass
         end = await closed_with(ws)
         expect(end and end[0], 1009, "close code after 1 MiB + 1")
 
