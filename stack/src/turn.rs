@@ -75,17 +75,20 @@ impl TxTurn<'_> {
     pub fn build(&mut self, id: ConnId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> bool {
         let Some((index, slot)) = self.thawed(id) else { return false };
         let built = self.lending.with(|table| {
-            table.slots.with(slot, |socket, _| {
-                socket.send(|ring| match ring.get_mut(..len) {
+            table.slots.with(slot, |socket, live| {
+                if live.growing.is_some() {
+                    return false;
+                }
+                let built = socket.send(|ring| match ring.get_mut(..len) {
                     Some(room) => {
                         fill(room);
                         (len, true)
                     }
                     None => (0, false),
-                })
+                });
+                built.unwrap_or(false)
             })
         });
-        let built = built.unwrap_or(false);
         if built {
             touch(&mut self.lending, slot, index, self.touched);
         }
@@ -111,21 +114,24 @@ impl TxTurn<'_> {
             // Known, but frozen and no memory to thaw it: the user keeps the output.
             return if known { Offer::Part(0) } else { Offer::Taken };
         };
+        let (now, can_grow) = (self.now, self.core.isn_known);
         let (offer, first) = self.lending.with(|table| {
             let offer = table.slots.with(slot, |socket, live| {
                 if !socket.may_send() {
                     return Offer::Taken;
                 }
                 let room = socket.send_capacity() - socket.send_queue();
-                if room >= bytes.len() || !whole {
-                    let taken = socket.send_slice(bytes).unwrap_or(0);
-                    if taken < bytes.len() {
-                        want(live, slot, bytes.len() - taken);
-                    }
-                    return Offer::Part(taken);
+                let mut taken = 0;
+                if live.growing.is_none() && (room >= bytes.len() || !whole) {
+                    taken = socket.send_slice(bytes).unwrap_or(0);
                 }
-                want(live, slot, bytes.len());
-                Offer::Part(0)
+                if taken < bytes.len() {
+                    want(live, slot, bytes.len() - taken);
+                    if can_grow && !live.restless && live.wish_class > Slots::class(slot) {
+                        live.growing = live.growing.or(Some(now));
+                    }
+                }
+                Offer::Part(taken)
             });
             let live = table.slots.live_mut(slot);
             (offer, !std::mem::replace(&mut live.touched, true))
