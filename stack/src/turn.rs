@@ -90,13 +90,13 @@ impl TxTurn<'_> {
             })
         });
         if built {
-            touch(&mut self.lending, slot, index, self.touched);
+            touch(&self.lending, slot, index, self.touched);
         }
         built
     }
 
     /// Bytes that were taken and aren't acknowledged yet.
-    pub fn unsent(&mut self, id: ConnId) -> usize {
+    pub fn unsent(&self, id: ConnId) -> usize {
         self.lending.with(|table| match live(table, id) {
             Some((_, slot)) => table.slots.with(slot, |socket, _| socket.send_queue()),
             None => 0,
@@ -104,7 +104,7 @@ impl TxTurn<'_> {
     }
 
     /// The peer; `None` for a dead connection.
-    pub fn peer(&mut self, id: ConnId) -> Option<SocketAddr> {
+    pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
         self.lending.with(|table| peer(table, id))
     }
 
@@ -178,7 +178,7 @@ pub(crate) fn peer(table: &Table, id: ConnId) -> Option<SocketAddr> {
     Some(SocketAddr::new(tuple.remote_ip(), tuple.remote_port))
 }
 
-fn touch(lending: &mut Lending<'_>, slot: u32, index: u32, touched: &mut Vec<u32>) {
+fn touch(lending: &Lending<'_>, slot: u32, index: u32, touched: &mut Vec<u32>) {
     let first =
         lending.with(|table| !std::mem::replace(&mut table.slots.live_mut(slot).touched, true));
     if first {
