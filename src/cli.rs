@@ -35,6 +35,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Measure a server
+    Bench(Box<crate::bench::BenchArgs>),
 }
 
 #[derive(Args)]
@@ -270,7 +272,7 @@ mod tests {
         let cli = Cli::try_parse_from([&["hioload-ws"], args].concat()).unwrap();
         match cli.command {
             Some(Command::Serve(serve)) => serve.options,
-            Some(Command::Check { .. }) => panic!("not a check"),
+            Some(Command::Check { .. } | Command::Bench(_)) => panic!("not serve"),
             None => cli.serve.options,
         }
     }

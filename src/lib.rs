@@ -18,17 +18,21 @@
 
 #![forbid(unsafe_code)]
 
+mod client;
 mod server;
 
+pub use client::{Client, ClientBuilder, Target};
 pub use hioload_core::pool::Pressure;
 pub use hioload_core::region::{MemoryError, MemoryKind};
 pub use hioload_pipeline::counters::{WorkerCounters, WorkerSnapshot};
 pub use hioload_pipeline::{
-    Batch, Closed, ClosedBy, Context, Encoded, Handler, Kind, MAX_BATCH, Message, OnMessage,
-    Opening, Overflow, Reached, Remote, RemoteError, SendError, SessionId, Settings, TimerId,
-    Verdict, middleware, on_message,
+    Batch, Closed, ClosedBy, ConnectError, Context, Encoded, Handler, Kind, MAX_BATCH, Message,
+    OnMessage, Opening, Overflow, Reached, Remote, RemoteError, SendError, SessionId, Settings,
+    TimerId, Verdict, middleware, on_message,
 };
-pub use hioload_ws_proto::handshake::{HeaderError, Refusal, Request, Status};
+pub use hioload_ws_proto::handshake::{
+    ClientRequest, HeaderError, Refusal, Request, RequestError, Response, Status, UrlError,
+};
 pub use hioload_ws_proto::{CloseCode, Limits};
 pub use server::{
     BackendChoice, Builder, Error, Monitor, PoolUse, Report, Running, Server, SocketSnapshot,

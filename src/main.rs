@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod apps;
+mod bench;
 mod cli;
 mod config;
 mod units;
@@ -24,6 +25,9 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(*args),
         Command::Check { config } => check(&config),
+        Command::Bench(args) => {
+            bench::run(&args).unwrap_or_else(|(code, problem)| fail(code, &problem))
+        }
     }
 }
 
@@ -67,9 +71,9 @@ fn run(builder: Builder, app: App) -> Result<(), Error> {
 
 fn summary(monitor: &Monitor) -> String {
     let total = monitor.total();
-    let cut = match total.sessions_open {
+    let cut = match total.connections_open {
         0 => String::new(),
-        open => format!(", {open} sessions cut off"),
+        open => format!(", {open} connections cut off"),
     };
     format!(
         "{} sessions, {} messages in, {} out, {} handshakes refused, {} protocol errors{cut}",

@@ -187,7 +187,7 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(client.frame().expect("a Close").opcode, 8);
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0), "{}", server.said);
-    assert!(server.said.contains("1 sessions cut off"), "{}", server.said);
+    assert!(server.said.contains("1 connections cut off"), "{}", server.said);
 }
 
 #[test]

@@ -42,24 +42,24 @@ impl Admission {
         self.0.total.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection, within the limits or not: [`Admission::leave`] is owed either way.
+    /// Counts a connection, within the limits or not: [`Admission::leave`] is owed either way. One
+    /// beyond the limit of its address takes nothing of the total while it is being refused, or a
+    /// single address could keep all others out.
     pub(crate) fn enter(&self, peer: Option<IpAddr>) -> Result<(), AtLimit> {
         let shared = &*self.0;
-        let before = shared.total.fetch_add(1, Ordering::Relaxed);
-        let mut here = 0;
         if shared.max_per_address > 0
             && let Some(ip) = peer
         {
             let mut map = shared.per_address.lock().unwrap_or_else(PoisonError::into_inner);
             let count = map.entry(ip.to_canonical()).or_insert(0);
-            here = *count;
             *count += 1;
+            if *count > shared.max_per_address {
+                return Err(AtLimit::Address);
+            }
         }
+        let before = shared.total.fetch_add(1, Ordering::Relaxed);
         if shared.max_total > 0 && before >= shared.max_total {
             return Err(AtLimit::Total);
-        }
-        if shared.max_per_address > 0 && here >= shared.max_per_address {
-            return Err(AtLimit::Address);
         }
         Ok(())
     }
@@ -67,7 +67,6 @@ impl Admission {
     /// Takes a connection off the count.
     pub(crate) fn leave(&self, peer: Option<IpAddr>) {
         let shared = &*self.0;
-        shared.total.fetch_sub(1, Ordering::Relaxed);
         if shared.max_per_address > 0
             && let Some(ip) = peer
         {
@@ -75,11 +74,16 @@ impl Admission {
             let mut map = shared.per_address.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(count) = map.get_mut(&ip) {
                 *count -= 1;
+                // Those of an address are alike: the first to go are those beyond its limit.
+                if *count >= shared.max_per_address {
+                    return;
+                }
                 if *count == 0 {
                     map.remove(&ip);
                 }
             }
         }
+        shared.total.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether addresses need to be known.
@@ -108,5 +112,20 @@ mod tests {
         a.leave(ip(1));
         assert_eq!(a.total(), 0);
         assert!(a.0.per_address.lock().unwrap().is_empty(), "no address is kept for nothing");
+    }
+
+    #[test]
+    fn those_beyond_the_limit_of_an_address_keep_no_other_out() {
+        let ip = |last| Some(IpAddr::from([127, 0, 0, last]));
+        let a = Admission::new(2, 1);
+        assert_eq!(a.enter(ip(1)), Ok(()));
+        for _ in 0..5 {
+            assert_eq!(a.enter(ip(1)), Err(AtLimit::Address));
+        }
+        assert_eq!((a.total(), a.enter(ip(2))), (1, Ok(())));
+        (0..6).for_each(|_| a.leave(ip(1)));
+        assert_eq!(a.total(), 1);
+        a.leave(ip(2));
+        assert_eq!(a.total(), 0);
     }
 }

@@ -93,11 +93,15 @@ impl Events {
     }
 }
 
+/// The most that a backend lends of one connection in a turn, in bytes. Replies to it may be all
+/// that much beyond a session's limit of unsent output.
+pub const TURN_BYTES: usize = 256 * 1024;
+
 /// The receive half of a turn.
 pub trait RxHalf<'t> {
     /// The bytes that wait on `conn`, lent until the turn ends. Each is lent exactly once, in
-    /// order; `None` when there are no more in this turn. A backend lends at most 64 KiB a
-    /// connection a turn (several windows where its memory wraps).
+    /// order; `None` when there are no more in this turn. A backend lends at most
+    /// [`TURN_BYTES`] a connection a turn (several windows where its memory wraps).
     fn take(&mut self, conn: ConnId) -> Option<Window<'t>>;
 }
 

@@ -139,6 +139,8 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         let mut slots = HeaderSlots::new();
         match answer.check(head, &mut slots) {
             Ok(response) => {
+                // What the handler does in here can end other sessions: it sees their messages before.
+                self.dispatch();
                 let now = self.hub.now;
                 if let Some(session) = self.hub.sessions.get_mut(key) {
                     session.heard = Coarse::of(now);

@@ -179,15 +179,15 @@ impl<'t, S> Context<'_, 't, S> {
         TimerId(key)
     }
 
-    /// Takes a timer back; false when it has fired.
+    /// Takes a timer back: true when `on_timer` will not be called for it any more, false when it
+    /// was.
     pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
-        match self.hub.handler_timers.remove(timer.0) {
-            Some((_, Some(key))) => {
-                self.hub.wheel.cancel(key);
-                true
-            }
-            _ => false,
+        let Some((_, key)) = self.hub.handler_timers.remove(timer.0) else { return false };
+        // Without a key it is due in this very turn, but not told yet.
+        if let Some(key) = key {
+            self.hub.wheel.cancel(key);
         }
+        true
     }
 
     /// The time of this turn.

@@ -87,6 +87,8 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
             return None;
         }
         let mut response = ResponseHead::new(&request);
+        // What the handler does in here can end other sessions: it sees their messages before.
+        self.dispatch();
         match self.ask(key, &request, &mut response) {
             Verdict::Accept(state) => {
                 self.open(key, state, &response);

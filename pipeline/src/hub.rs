@@ -104,7 +104,9 @@ pub(crate) struct Hub<S> {
     pub(crate) states: Vec<Option<S>>,
     /// By the slot of the connection.
     pub(crate) links: Vec<Link>,
-    pub(crate) assemblies: Slab<Assembly>,
+    pub(crate) assemblies: Slab<(Key, Assembly)>,
+    /// Where the search for large ones goes on.
+    pub(crate) assembly_cursor: u32,
     pub(crate) queues: Slab<(Key, Queue)>,
     /// Where the search for slow readers goes on.
     pub(crate) queue_cursor: u32,
@@ -177,13 +179,13 @@ impl<S> Hub<S> {
         let slot = match session.assembly.get() {
             Some(slot) => slot,
             None => {
-                let slot = self.assemblies.insert(Assembly::new()).slot;
+                let slot = self.assemblies.insert((key, Assembly::new())).slot;
                 session.assembly = Index::some(slot);
                 self.counters.assemblies_open.add(1);
                 slot
             }
         };
-        self.assemblies.get_slot_mut(slot)
+        self.assemblies.get_slot_mut(slot).map(|(_, assembly)| assembly)
     }
 
     /// Takes the session's assembly away.
@@ -193,14 +195,14 @@ impl<S> Hub<S> {
         session.assembly = Index::NONE;
         self.counters.assemblies_open.sub(1);
         let key = self.assemblies.key_at(slot)?;
-        self.assemblies.remove(key)
+        self.assemblies.remove(key).map(|(_, assembly)| assembly)
     }
 
     /// Gives the session an assembly.
     pub(crate) fn put_assembly(&mut self, key: Key, assembly: Assembly) {
         if let Some(session) = self.sessions.get_mut(key) {
             debug_assert!(session.assembly == Index::NONE);
-            session.assembly = Index::some(self.assemblies.insert(assembly).slot);
+            session.assembly = Index::some(self.assemblies.insert((key, assembly)).slot);
             self.counters.assemblies_open.add(1);
         }
     }
@@ -291,21 +293,19 @@ impl<S> Hub<S> {
         }
     }
 
-    /// The session with the most waiting output among some of those that have any.
+    /// The session whose waiting output holds the most memory, among some of those that have any.
     pub(crate) fn slowest(&mut self) -> Option<Key> {
-        const LOOK_AT: usize = 256;
-        let mut most: Option<(usize, Key)> = None;
-        for _ in 0..LOOK_AT.min(self.queues.len()) {
-            let next = self.queues.next_occupied(self.queue_cursor);
-            let Some(at) = next.or_else(|| self.queues.next_occupied(0)) else { break };
-            self.queue_cursor = at.slot + 1;
-            if let Some((owner, queue)) = self.queues.get(at)
-                && most.is_none_or(|(bytes, _)| queue.bytes() > bytes)
-            {
-                most = Some((queue.bytes(), *owner));
-            }
-        }
-        most.map(|(_, owner)| owner)
+        largest(&self.queues, &mut self.queue_cursor, |(owner, queue)| {
+            Some((queue.held_bytes(), *owner))
+        })
+    }
+
+    /// The session whose unfinished input holds the most memory, among some of those that have any.
+    pub(crate) fn largest_assembly(&mut self) -> Option<Key> {
+        largest(&self.assemblies, &mut self.assembly_cursor, |(owner, assembly)| {
+            let buf = assembly.buf.as_ref()?;
+            Some((buf.capacity(), *owner))
+        })
     }
 
     /// The newest open session that is remembered.
@@ -325,4 +325,24 @@ impl<S> Hub<S> {
         }
         self.newest.push_back(key);
     }
+}
+
+/// The owner of the largest among the next few entries behind the cursor, which moves on.
+fn largest<T>(
+    slab: &Slab<T>,
+    cursor: &mut u32,
+    size: impl Fn(&T) -> Option<(usize, Key)>,
+) -> Option<Key> {
+    const LOOK_AT: usize = 256;
+    let mut most: Option<(usize, Key)> = None;
+    for _ in 0..LOOK_AT.min(slab.len()) {
+        let Some(at) = slab.next_occupied(*cursor).or_else(|| slab.next_occupied(0)) else { break };
+        *cursor = at.slot + 1;
+        if let Some((bytes, owner)) = slab.get(at).and_then(&size)
+            && most.is_none_or(|(larger, _)| bytes > larger)
+        {
+            most = Some((bytes, owner));
+        }
+    }
+    most.map(|(_, owner)| owner)
 }

@@ -14,7 +14,7 @@ use hioload_ws_proto::mask;
 use hioload_ws_proto::{CloseCode, write_close};
 use hioload_ws_proto::{MAX_CONTROL_BYTES, Opcode};
 
-use crate::backend::TxHalf;
+use crate::backend::{TURN_BYTES, TxHalf};
 use crate::handler::ClosedBy;
 use crate::hub::{Delivery, Hub, MAX_BROADCASTS, Op, Owed};
 use crate::id::SessionId;
@@ -69,9 +69,6 @@ pub(crate) enum Cause {
     Unasked,
 }
 
-/// The most that one connection gets in at one turn, in bytes.
-pub(crate) const TURN_BYTES: usize = 64 * 1024;
-
 /// A frame larger than this isn't built in the transport's send memory.
 const BUILD_MAX_BYTES: usize = 64 * 1024;
 
@@ -84,20 +81,48 @@ impl<S> Hub<S> {
     pub(crate) fn deliver<'t>(
         &mut self,
         key: Key,
-        out: Out<'t>,
+        mut out: Out<'t>,
         payload_len: usize,
         cause: Cause,
         tx: &mut Tx<'t>,
     ) -> Result<(), SendError> {
         let session = self.sessions.get_mut(key).ok_or(SendError::Closed)?;
-        if session.client {
+        let straight = session.phase == Phase::Open
+            && session.writable
+            && session.queue == Index::NONE
+            && !session.client;
+        if straight {
+            match tx.send(session.conn, out) {
+                Ok(()) => {
+                    self.count_out(payload_len);
+                    return Ok(());
+                }
+                Err(back) => {
+                    session.writable = false;
+                    out = back;
+                }
+            }
+        }
+        self.deliver_slow(key, out, payload_len, cause, tx)
+    }
+
+    /// What isn't straight: a client's frame, a queue before it, a session that isn't open.
+    #[cold]
+    fn deliver_slow<'t>(
+        &mut self,
+        key: Key,
+        out: Out<'t>,
+        payload_len: usize,
+        cause: Cause,
+        tx: &mut Tx<'t>,
+    ) -> Result<(), SendError> {
+        if self.sessions.get(key).is_some_and(|session| session.client) {
             return self.deliver_masked(key, out.bytes(), payload_len, cause, tx);
         }
         self.send(key, out, payload_len, cause, tx)
     }
 
     /// As a client every frame has a mask of its own (RFC 6455 §5.3), so the payload is copied.
-    #[cold]
     fn deliver_masked<'t>(
         &mut self,
         key: Key,
@@ -113,7 +138,6 @@ impl<S> Hub<S> {
     }
 
     /// Sends a data frame that is encoded for this session.
-    #[inline]
     fn send<'t>(
         &mut self,
         key: Key,
@@ -226,9 +250,15 @@ impl<S> Hub<S> {
             }
             self.counters.overflow_dropped_total.inc();
             match self.settings.overflow {
-                Overflow::DropNewest => return Err(SendError::Full),
+                Overflow::DropNewest => {
+                    // Though nothing of it waits here, `on_writable` says when there is room.
+                    self.with_queue(key, |_, _| ());
+                    return Err(SendError::Full);
+                }
                 Overflow::DropOldest => {
-                    if !self.with_queue(key, |queue, _| queue.drop_oldest()) {
+                    // What doesn't fit beside what the transport has taken displaces nothing.
+                    let fits = taken == 0 || taken + len <= limit;
+                    if !self.with_queue(key, |queue, _| fits && queue.drop_oldest()) {
                         return Err(SendError::Full);
                     }
                 }
@@ -249,7 +279,7 @@ impl<S> Hub<S> {
             self.cut(key, CloseCode::TRY_AGAIN_LATER, "out of memory", tx);
             return Err(SendError::NoMemory);
         }
-        if self.waiting(key) + tx.unsent(conn) >= self.settings.max_unsent_bytes / 2 {
+        if self.held(key) + tx.unsent(conn) >= self.settings.max_unsent_bytes / 2 {
             self.pause(key);
         }
         Ok(())
@@ -257,11 +287,17 @@ impl<S> Hub<S> {
 
     /// Bytes in the session's queue.
     pub(crate) fn waiting(&self, key: Key) -> usize {
-        self.sessions
-            .get(key)
-            .and_then(|session| session.queue.get())
-            .and_then(|slot| self.queues.get_slot(slot))
-            .map_or(0, |(_, queue)| queue.bytes())
+        self.queue(key).map_or(0, Queue::bytes)
+    }
+
+    /// Memory that the session's queue holds, in bytes.
+    fn held(&self, key: Key) -> usize {
+        self.queue(key).map_or(0, Queue::held_bytes)
+    }
+
+    fn queue(&self, key: Key) -> Option<&Queue> {
+        let slot = self.sessions.get(key)?.queue.get()?;
+        self.queues.get_slot(slot).map(|(_, queue)| queue)
     }
 
     /// Works on the session's queue, made if there is none, and keeps the gauges true.
@@ -328,7 +364,7 @@ impl<S> Hub<S> {
             session.writable = false;
         }
         let pushed = self.with_queue(key, |queue, pool| queue.push_control(bytes, pool));
-        if self.waiting(key) + tx.unsent(conn) >= self.settings.max_unsent_bytes / 2 {
+        if self.held(key) + tx.unsent(conn) >= self.settings.max_unsent_bytes / 2 {
             self.pause(key);
         }
         pushed.is_ok()

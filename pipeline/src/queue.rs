@@ -12,6 +12,8 @@ use crate::window::Out;
 
 /// Frames up to this size are copied to join others in a buffer; larger ones keep their own.
 const JOIN_MAX_BYTES: usize = 4096;
+/// The same for frames that others send too, of which only a reference would be held.
+const SHARED_JOIN_MAX_BYTES: usize = 512;
 /// How far the search for the oldest droppable frame goes past control frames.
 const DROP_SEARCH: usize = 16;
 /// A recycled queue keeps at most this many entries' worth of memory.
@@ -34,6 +36,14 @@ impl Entry {
             Entry::Shared(frame) => frame.as_bytes().len(),
         }
     }
+
+    /// The memory that it holds, which for short frames is far more than their bytes.
+    fn held_bytes(&self) -> usize {
+        match self {
+            Entry::Data(buf) | Entry::Control(buf) => buf.capacity(),
+            Entry::Shared(frame) => frame.as_bytes().len(),
+        }
+    }
 }
 
 /// The queue could not take it: the memory budget is spent.
@@ -45,6 +55,7 @@ pub(crate) struct NoMemory;
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
     bytes: usize,
+    held_bytes: usize,
 }
 
 impl Queue {
@@ -53,10 +64,22 @@ impl Queue {
         self.bytes
     }
 
+    /// Bytes of memory that what waits holds: whole buffers.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     /// Appends a data frame.
     pub(crate) fn push(&mut self, out: Out<'_>, pool: &Pool) -> Result<(), NoMemory> {
         let len = out.len();
         let entry = match out {
+            // A short frame is copied, so that it doesn't hold a buffer of its own.
+            Out::Shared(frame) if len <= SHARED_JOIN_MAX_BYTES => {
+                if self.join(frame.as_bytes()) {
+                    return Ok(());
+                }
+                Entry::Data(self.copy(frame.as_bytes(), pool)?)
+            }
             Out::Shared(frame) => Entry::Shared(frame),
             Out::Owned(buf) if len > JOIN_MAX_BYTES => Entry::Data(buf),
             Out::Owned(buf) => match self.join(buf.data()) {
@@ -70,18 +93,31 @@ impl Queue {
                 Entry::Data(self.copy(window.bytes(), pool)?)
             }
         };
-        self.bytes += len;
-        self.entries.push_back(entry);
+        self.append(entry);
         Ok(())
     }
 
-    /// Appends a control frame.
+    /// Appends a control frame, behind the last one in its buffer where that has room: a peer that
+    /// pings and reads nothing must not make each pong of two bytes hold a buffer.
     pub(crate) fn push_control(&mut self, frame: &[u8], pool: &Pool) -> Result<(), NoMemory> {
-        let mut buf = pool.alloc(frame.len()).ok_or(NoMemory)?;
-        buf.append(frame);
-        self.bytes += frame.len();
-        self.entries.push_back(Entry::Control(buf));
+        match self.entries.back_mut() {
+            Some(Entry::Control(last)) if last.tail_room() >= frame.len() => {
+                last.append(frame);
+                self.bytes += frame.len();
+            }
+            _ => {
+                let mut buf = pool.alloc(frame.len()).ok_or(NoMemory)?;
+                buf.append(frame);
+                self.append(Entry::Control(buf));
+            }
+        }
         Ok(())
+    }
+
+    fn append(&mut self, entry: Entry) {
+        self.bytes += entry.len();
+        self.held_bytes += entry.held_bytes();
+        self.entries.push_back(entry);
     }
 
     /// Copies a small frame behind the last data frame, if its buffer has room.
@@ -96,9 +132,14 @@ impl Queue {
         }
     }
 
-    /// The first buffer is of the smallest class that fits; while the queue grows, so do they.
+    /// The first buffer is of the smallest class that fits; each one that directly follows a full
+    /// one is twice its size. Behind a control frame it begins anew, or a ping before each message
+    /// would make each of them hold a large buffer.
     fn copy(&self, bytes: &[u8], pool: &Pool) -> Result<PoolBuf, NoMemory> {
-        let roomy = bytes.len().max(self.bytes.min(RECEIVE_UNIT));
+        let roomy = match self.entries.back() {
+            Some(Entry::Data(last)) => bytes.len().max((2 * last.capacity()).min(RECEIVE_UNIT)),
+            _ => bytes.len(),
+        };
         let mut buf = pool.alloc(roomy).or_else(|| pool.alloc(bytes.len())).ok_or(NoMemory)?;
         buf.append(bytes);
         Ok(buf)
@@ -107,13 +148,17 @@ impl Queue {
     /// Hands to the transport what it takes; true when nothing is left.
     pub(crate) fn drain_into(&mut self, conn: ConnId, tx: &mut dyn TxHalf<'_>) -> bool {
         while let Some(entry) = self.entries.pop_front() {
-            let (len, control) = (entry.len(), matches!(entry, Entry::Control(_)));
+            let (len, held_bytes) = (entry.len(), entry.held_bytes());
+            let control = matches!(entry, Entry::Control(_));
             let out = match entry {
                 Entry::Data(buf) | Entry::Control(buf) => Out::Owned(buf),
                 Entry::Shared(frame) => Out::Shared(frame),
             };
             match tx.send(conn, out) {
-                Ok(()) => self.bytes -= len,
+                Ok(()) => {
+                    self.bytes -= len;
+                    self.held_bytes -= held_bytes;
+                }
                 Err(back) => {
                     self.entries.push_front(match back {
                         Out::Owned(buf) if control => Entry::Control(buf),
@@ -147,8 +192,8 @@ impl Queue {
             Entry::Data(buf) => buf.is_empty(),
             _ => true,
         };
-        if spent {
-            self.entries.remove(at);
+        if spent && let Some(entry) = self.entries.remove(at) {
+            self.held_bytes -= entry.held_bytes();
         }
         true
     }
@@ -157,7 +202,7 @@ impl Queue {
     pub(crate) fn reset(&mut self) {
         self.entries.clear();
         self.entries.shrink_to(KEEP_ENTRIES);
-        self.bytes = 0;
+        (self.bytes, self.held_bytes) = (0, 0);
     }
 }
 

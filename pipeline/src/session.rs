@@ -84,6 +84,9 @@ pub(crate) struct Session {
     pub(crate) heard: Coarse,
     /// When the phase began.
     pub(crate) since: Coarse,
+    /// Bytes of output that waited before the last ping: fewer by its deadline show that
+    /// the peer is alive, though it is busy reading.
+    pub(crate) unsent_at_ping: u32,
     /// The close code that we sent, for `on_close`.
     pub(crate) sent_code: Option<CloseCode>,
     pub(crate) phase: Phase,
@@ -119,6 +122,7 @@ impl Session {
             timer: None,
             heard: Coarse::of(now),
             since: Coarse::of(now),
+            unsent_at_ping: 0,
             sent_code: None,
             phase: Phase::Handshake,
             pinged: false,

@@ -30,8 +30,8 @@ pub struct Settings {
     /// Frame and message limits, in payload bytes, before close 1009.
     pub limits: Limits,
     /// Unsent bytes of a session before `overflow` applies. Reading from a session stops at half
-    /// of it. A session's replies to its own messages may exceed it by one message and 64 KiB, not
-    /// counting what the transport has taken.
+    /// of it. A session's replies to its own messages may exceed it by one message and 256 KiB,
+    /// not counting what the transport has taken.
     pub max_unsent_bytes: usize,
     /// See [`Overflow`].
     pub overflow: Overflow,

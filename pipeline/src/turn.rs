@@ -132,6 +132,8 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         }
         let Some(session) = self.hub.sessions.get(key) else { return };
         let rules = if session.client { self.hub.client_rules } else { self.hub.rules };
+        // RFC 6455 §1.4: after we sent Close, what still comes is discarded.
+        let mut open = session.phase == Phase::Open;
         // An idle session has no decoder: a fresh one goes on just as well.
         let mut assembly = self.hub.take_assembly(key);
         let mut fresh = Decoder::new();
@@ -147,7 +149,9 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
                     let Some((room, head)) = place(self, room, head) else {
                         return self.out_of_memory_for_message(key);
                     };
-                    self.message(key, kind_of(opcode), room, head);
+                    if open && self.message(key, kind_of(opcode), room, head) {
+                        open = self.phase(key) == Some(Phase::Open);
+                    }
                 }
                 Item::Part { opcode, last, data, frame_left, .. } => {
                     let mut gathering = assembly.take().unwrap_or_else(|| {
@@ -160,7 +164,10 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
                     }
                     if last && let Some(buf) = gathering.buf.take() {
                         self.hub.counters.messages_assembled_total.inc();
-                        self.message(key, kind_of(opcode), Room::Assembled(buf), MAX_HEADER);
+                        let room = Room::Assembled(buf);
+                        if open && self.message(key, kind_of(opcode), room, MAX_HEADER) {
+                            open = self.phase(key) == Some(Phase::Open);
+                        }
                     }
                     assembly = Some(gathering);
                 }
@@ -200,21 +207,20 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         self.hub.sessions.get(key).map(|session| session.phase)
     }
 
-    /// Adds a whole message to the batch, and hands the batch on when it is full.
+    /// Adds a whole message to the batch, and hands the batch on when it is full. True: that was
+    /// done, and the session may have been closed by it.
     #[inline]
-    fn message(&mut self, key: Key, kind: Kind, room: Room<'t>, head: usize) {
-        // RFC 6455 §1.4: after we sent Close, what still comes is discarded.
-        if self.phase(key) != Some(Phase::Open) {
-            return;
-        }
+    fn message(&mut self, key: Key, kind: Kind, room: Room<'t>, head: usize) -> bool {
         let message = Message { session: self.hub.id(key), kind, head: head as u32, room };
         let counters = &self.hub.counters;
         counters.messages_in_total.inc();
         counters.message_bytes_in_total.add(message.len() as u64);
         self.messages.push(message);
-        if self.messages.len() >= self.hub.settings.batch {
+        let full = self.messages.len() >= self.hub.settings.batch;
+        if full {
             self.dispatch();
         }
+        full
     }
 
     #[cold]
@@ -495,16 +501,28 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
 
     /// Nothing came for a while: ping, or give up.
     fn idle(&mut self, key: Key, now: Now) {
-        let Some(session) = self.hub.sessions.get_mut(key) else { return };
+        let Some(session) = self.hub.sessions.get(key) else { return };
         let dead_after = self.hub.settings.dead_after;
+        let (conn, unsent_at_ping) = (session.conn, session.unsent_at_ping as usize);
         if !dead_after.is_zero() && session.heard.end().after(dead_after) <= now {
-            self.hub.counters.idle_closed_total.inc();
-            return self.hub.cut(key, CloseCode::GOING_AWAY, "nothing heard", self.tx);
+            if self.hub.waiting(key) + self.tx.unsent(conn) >= unsent_at_ping {
+                self.hub.counters.idle_closed_total.inc();
+                return self.hub.cut(key, CloseCode::GOING_AWAY, "nothing heard", self.tx);
+            }
+            // It has read some of what waited: a slow reader, not a dead one.
+            if let Some(session) = self.hub.sessions.get_mut(key) {
+                session.heard = Coarse::of(now);
+            }
         }
-        session.pinged = true;
+        // Without the ping: that it leaves is no sign of the peer's.
+        let unsent = self.hub.waiting(key) + self.tx.unsent(conn);
         self.hub.counters.pings_out_total.inc();
         if !self.hub.control(key, Opcode::Ping, b"", self.tx) {
             self.hub.counters.refused_by_memory_total.inc();
+        }
+        if let Some(session) = self.hub.sessions.get_mut(key) {
+            session.pinged = true;
+            session.unsent_at_ping = u32::try_from(unsent).unwrap_or(u32::MAX);
         }
         self.hub.arm(key);
     }
@@ -514,7 +532,8 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         self.hub.run_deliveries(budget, self.tx)
     }
 
-    /// Gives memory back when it is short: slow readers go first, then the newest sessions.
+    /// Gives memory back when it is short: slow readers go first, then those in the middle of the
+    /// largest messages, then the newest sessions, which have lost the least.
     pub(crate) fn relieve(&mut self, pressure: Pressure) {
         const A_TURN: usize = 16;
         if pressure < Pressure::CloseSlow {
@@ -522,7 +541,7 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         }
         for _ in 0..A_TURN {
             let Some(key) = self.hub.slowest().or_else(|| match pressure {
-                Pressure::CloseNewest => self.hub.newest(),
+                Pressure::CloseNewest => self.hub.largest_assembly().or_else(|| self.hub.newest()),
                 _ => None,
             }) else {
                 break;

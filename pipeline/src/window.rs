@@ -18,6 +18,7 @@ pub struct Window<'t> {
 
 impl<'t> Window<'t> {
     /// Lends `room`. For backends.
+    #[inline]
     pub fn mint(room: &'t mut [u8]) -> Self {
         Window { room, start: 0 }
     }
@@ -32,16 +33,19 @@ impl<'t> Window<'t> {
     }
 
     /// All of its memory, dead bytes included.
+    #[inline]
     pub fn into_room(self) -> &'t mut [u8] {
         self.room
     }
 
     /// How many bytes at the front of the room are dead.
+    #[inline]
     pub fn start(&self) -> usize {
         self.start
     }
 
     /// The live bytes.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         &self.room[self.start..]
     }
@@ -60,6 +64,7 @@ pub enum Out<'t> {
 
 impl Out<'_> {
     /// The bytes to send.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         match self {
             Out::Window(w) => w.bytes(),
@@ -69,6 +74,7 @@ impl Out<'_> {
     }
 
     /// How many bytes there are to send.
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes().len()
     }

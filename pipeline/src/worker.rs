@@ -22,6 +22,7 @@ use crate::drain::Drain;
 use crate::handler::Handler;
 use crate::hub::{Hub, Op};
 use crate::inbox::{Command, Inbox};
+use crate::session::Phase;
 use crate::settings::Settings;
 use crate::turn::Turn;
 
@@ -83,6 +84,7 @@ impl<B: Backend, H: Handler> Worker<B, H> {
             states: Vec::new(),
             links: Vec::new(),
             assemblies: Slab::new(),
+            assembly_cursor: 0,
             queues: Slab::new(),
             queue_cursor: 0,
             fired: Vec::new(),
@@ -200,7 +202,8 @@ impl<B: Backend, H: Handler> Worker<B, H> {
     /// How the next poll waits. Where it may block, the inbox is looked at once more after the
     /// flag is up that makes other threads wake us.
     fn wait(&mut self) -> Wait {
-        if self.busy || self.stopped {
+        // A handler that has not begun may be the one who brings the first event about.
+        if self.busy || self.stopped || !self.started {
             return Wait::Poll;
         }
         let hub = &self.hub;
@@ -224,8 +227,13 @@ impl<B: Backend, H: Handler> Worker<B, H> {
         for op in ops.drain(..) {
             match op {
                 Op::Connect(key, to) => {
-                    let begun = self.backend.connect(to);
-                    self.hub.connecting(key, begun);
+                    // It may have been given up in the turn in which it was begun.
+                    if self.hub.sessions.get(key).is_some_and(|s| s.phase == Phase::Connecting) {
+                        let begun = self.backend.connect(to);
+                        self.hub.connecting(key, begun);
+                    } else {
+                        self.hub.unborn.push(key);
+                    }
                 }
                 Op::Close(conn) => self.backend.close(conn),
                 Op::Abort(conn) => self.backend.abort(conn),

@@ -171,11 +171,11 @@ fn an_echo_never_overflows_however_slow_the_reader_is() {
 #[test]
 fn a_handler_that_sent_too_much_hears_when_there_is_room() {
     for mode in MODES {
-        let (mut rig, mut reader, session, mut sender) = stuck(&limited(mode, Overflow::DropNewest));
+        let (mut rig, mut reader, session, mut sender) =
+            stuck(&limited(mode, Overflow::DropNewest));
         flood(&mut rig, &mut sender, 25);
-        let writable = |rig: &mut Rig<Probe>| {
-            rig.worker.handler().count(|saw| *saw == Saw::Writable(session))
-        };
+        let writable =
+            |rig: &mut Rig<Probe>| rig.worker.handler().count(|saw| *saw == Saw::Writable(session));
         assert_eq!(writable(&mut rig), 0, "nothing has left");
         read_all(&mut rig, &mut reader);
         assert_eq!(writable(&mut rig), 1);
@@ -206,7 +206,9 @@ fn pings_of_a_peer_that_reads_nothing_cost_bounded_memory() {
             pongs.extend(client.frames());
         }
         assert_eq!(pongs.len(), 5000);
-        assert!(pongs.iter().enumerate().all(|(n, f)| f.payload == (n as u32).to_be_bytes().repeat(30)));
+        assert!(
+            pongs.iter().enumerate().all(|(n, f)| f.payload == (n as u32).to_be_bytes().repeat(30))
+        );
         client.leave();
         rig.assert_clean();
     }
@@ -312,4 +314,130 @@ fn sending_to_a_stale_id_reaches_nobody() {
         two.leave();
         rig.assert_clean();
     }
+}
+
+#[test]
+fn small_messages_that_share_a_buffer_are_dropped_one_by_one() {
+    for mode in MODES {
+        let (mut rig, mut reader, _, mut sender) = stuck(&limited(mode, Overflow::DropOldest));
+        let mut bytes = Vec::new();
+        (0..400u32).for_each(|n| wire::put_frame(&mut bytes, BINARY, &n.to_be_bytes().repeat(25)));
+        // The transport takes a turn's worth, and no more while that hasn't left.
+        sender.send(&bytes[..1000]);
+        rig.run();
+        sender.send(&bytes[1000..]);
+        rig.run();
+        assert_eq!(sender.messages().len(), 400);
+        let got = read_all(&mut rig, &mut reader);
+        let dropped = rig.counters().overflow_dropped_total;
+        assert_eq!(got.len() as u64 + dropped, 400, "each that was dropped is counted");
+        assert!(got.len() >= LIMIT / 102 - 1, "no more are dropped than have to be");
+        let number = |f: &wire::Frame| u32::from_be_bytes(*f.payload.first_chunk().unwrap());
+        assert!(got.iter().all(|f| f.payload == number(f).to_be_bytes().repeat(25)));
+        // What the transport took stays; from what waits the oldest went.
+        let numbers: Vec<_> = got.iter().map(number).collect();
+        let gaps = numbers.windows(2).filter(|two| two[1] != two[0] + 1).count();
+        assert!(numbers.is_sorted() && gaps <= 1, "{mode:?} {numbers:?}");
+        assert_eq!(numbers.last(), Some(&399));
+        reader.leave();
+        sender.leave();
+        rig.assert_clean();
+    }
+}
+
+#[test]
+fn the_answer_to_our_close_is_seen_though_receiving_was_paused() {
+    for mode in MODES {
+        let mut rig = limited(mode, Overflow::Close).start(Probe::echo());
+        let client = rig.open();
+        client.peer.set_window(0);
+        let mut bytes = Vec::new();
+        (0..100).for_each(|n| wire::put_frame(&mut bytes, BINARY, &wire::pattern(3000, n)));
+        client.send(&bytes);
+        rig.run();
+        assert!(client.peer.is_paused());
+        let session = rig.worker.handler().ready()[0];
+        rig.remote.close(session, CloseCode::NORMAL, "").expect("room");
+        client.send(&wire::close(1000, "seen"));
+        rig.run();
+        let closed = Saw::Closed(session, 1000, "seen".into(), ClosedBy::Us);
+        assert_eq!(rig.worker.handler().saw.last(), Some(&closed), "no deadline was needed");
+        client.peer.reset();
+        rig.assert_clean();
+    }
+}
+
+#[test]
+fn short_frames_for_one_who_reads_nothing_hold_little_memory() {
+    let ping = wire::frame(PING, b"");
+    let both = [ping.clone(), wire::frame(BINARY, b"a")].concat();
+    for mode in MODES {
+        // Echoes are split from pongs by the batch, so one message a call alternates most.
+        for (input, batch) in [(ping.repeat(5000), 32), (both.repeat(2500), 1)] {
+            let mut rig = Plan::new(mode).settings(|s| s.batch = batch).start(Probe::echo());
+            let reader = rig.open();
+            reader.peer.set_window(0);
+            reader.frame(BINARY, &[0; 1000]);
+            rig.run();
+            for _ in 0..8 {
+                reader.send(&input);
+                rig.run();
+            }
+            let held = rig.counters().pool_bytes_lent;
+            assert!(held < 4 << 20, "{mode:?}: {held} bytes held, within a limit of 1 MiB");
+            reader.peer.set_window(usize::MAX);
+            reader.leave();
+            rig.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn short_broadcasts_to_one_who_reads_nothing_hold_little_memory() {
+    let (mut rig, _reader, _, _sender) = stuck(&Plan::new(Mode::Readiness));
+    for nth in 0..20_000u32 {
+        rig.remote.broadcast(Kind::Binary, &nth.to_be_bytes(), None);
+        if nth % 500 == 0 {
+            rig.run();
+        }
+    }
+    rig.run();
+    let c = rig.counters();
+    assert!(c.pool_bytes_lent < 4 * c.queued_bytes, "{c:#?}");
+}
+
+#[test]
+fn who_was_told_full_is_told_when_there_is_room() {
+    for overflow in [Overflow::DropNewest, Overflow::DropOldest] {
+        let (mut rig, mut reader, session, mut sender) = stuck(
+            &Plan::new(Mode::Readiness)
+                .settings(|s| (s.max_unsent_bytes, s.overflow) = (LIMIT, overflow)),
+        );
+        // The transport takes the first one whole, and is at the limit with it.
+        sender.frame(BINARY, &[1; LIMIT]);
+        rig.run();
+        assert_eq!(flood(&mut rig, &mut sender, 1), ["Ok(())", "Err(Full)"]);
+        assert_eq!(read_all(&mut rig, &mut reader).len(), 1);
+        let writable = rig.worker.handler().count(|saw| *saw == Saw::Writable(session));
+        assert_eq!(writable, 1, "{overflow:?}");
+    }
+}
+
+#[test]
+fn drop_oldest_drops_nothing_for_a_message_that_does_not_fit_anyway() {
+    let (mut rig, mut reader, _, sender) = stuck(&limited(Mode::Readiness, Overflow::DropOldest));
+    sender.frame(BINARY, &[1; 7900]);
+    rig.run();
+    sender.frame(BINARY, &[1; 7900]);
+    sender.frame(BINARY, &[2; 3000]);
+    rig.run();
+    let before = rig.counters();
+    let held = before.queued_bytes;
+    assert!(held > 0, "{before:#?}");
+    let id = rig.worker.handler().ready()[0];
+    rig.remote.send(id, Kind::Binary, &[3; 15_000]).unwrap();
+    rig.run();
+    assert_eq!(rig.counters().queued_bytes, held);
+    assert_eq!(rig.counters().overflow_dropped_total, before.overflow_dropped_total + 1);
+    assert_eq!(read_all(&mut rig, &mut reader).len(), 3);
 }

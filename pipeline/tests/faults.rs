@@ -48,7 +48,6 @@ struct Fragile {
     once: bool,
 }
 
-
 impl Handler for Fragile {
     type Session = ();
 
@@ -93,13 +92,7 @@ impl Handler for Fragile {
         }
     }
 
-    fn on_close(
-        &mut self,
-        _: SessionId,
-        (): (),
-        closed: Closed<'_>,
-        _: &mut Context<'_, '_, ()>,
-    ) {
+    fn on_close(&mut self, _: SessionId, (): (), closed: Closed<'_>, _: &mut Context<'_, '_, ()>) {
         self.closed.push((closed.code.get(), closed.by));
         if self.at == At::Close {
             panic::panic_any(MEANT);
@@ -175,7 +168,8 @@ fn a_panic_before_any_message_is_touched_costs_one_session() {
         let mut clients: Vec<_> = (0..3).map(|_| rig.open()).collect();
         clients.iter().for_each(|client| client.frame(TEXT, b"x"));
         rig.run();
-        let codes: Vec<_> = clients.iter_mut().map(|c| c.frames()[0].close().map(|c| c.0)).collect();
+        let codes: Vec<_> =
+            clients.iter_mut().map(|c| c.frames()[0].close().map(|c| c.0)).collect();
         assert_eq!(codes.iter().filter(|c| **c == Some(1011)).count(), 1, "{codes:?}");
         clients.iter().for_each(Client::leave);
         rig.assert_clean();

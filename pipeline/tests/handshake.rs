@@ -55,7 +55,10 @@ fn a_request_may_be_cut_anywhere_with_frames_behind_it() {
             client.send(&hello[cut..]);
             rig.run();
             assert_eq!(client.status(), Some(101), "cut at {cut}");
-            assert!(client.messages() == [b"right behind".to_vec(), wire::pattern(3000, 1)], "the messages, in order");
+            assert!(
+                client.messages() == [b"right behind".to_vec(), wire::pattern(3000, 1)],
+                "the messages, in order"
+            );
             client.leave();
         }
         rig.assert_clean();
@@ -99,7 +102,6 @@ fn refused_with(bytes: &[u8], status: u16, plan: &Plan, probe: impl Fn() -> Prob
         rig.assert_clean();
     }
 }
-
 
 #[test]
 fn what_is_not_a_websocket_request_is_refused_each_in_its_way() {

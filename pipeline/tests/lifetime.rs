@@ -352,3 +352,45 @@ fn handler_timers_fire_once_in_order_and_not_when_cancelled() {
         rig.assert_clean();
     }
 }
+
+#[test]
+fn of_two_timers_due_at_once_the_first_can_cancel_the_second() {
+    let set = std::rc::Rc::new(std::cell::RefCell::new(Vec::<TimerId>::new()));
+    let timers = set.clone();
+    let mut probe = Probe::on_message(move |_, context| {
+        timers.borrow_mut().extend([0, 1].map(|token| context.set_timer(secs(1), token)));
+    });
+    probe.timer = Box::new(move |token, context| {
+        let other = set.borrow()[1 - token as usize];
+        assert!(context.cancel_timer(other), "it hasn't been told");
+    });
+    let mut rig = Plan::new(MODES[0]).start(probe);
+    let client = rig.open();
+    client.frame(TEXT, b"set");
+    rig.run();
+    rig.pass(secs(2));
+    assert_eq!(rig.worker.handler().count(|saw| matches!(saw, Saw::Timer(_))), 1);
+}
+
+#[test]
+fn a_reader_that_is_slow_but_reads_is_not_taken_for_dead() {
+    let mut rig = Plan::new(hioload_pipeline::fake::Mode::Readiness).start(Probe::echo());
+    let client = rig.open();
+    client.peer.set_window(1000);
+    for _ in 0..40 {
+        client.frame(BINARY | FIN, &wire::pattern(20_000, 1));
+    }
+    rig.run();
+    // 800 KB wait; it takes a little every ten seconds and sends nothing.
+    let mut got = Vec::new();
+    for _ in 0..30 {
+        rig.pass(ms(10_000));
+        client.peer.take_at_most(900, &mut got);
+    }
+    assert_eq!(rig.counters().idle_closed_total, 0);
+    // Once it takes nothing any more, its time runs out.
+    rig.pass(ms(130_000));
+    assert_eq!(rig.counters().idle_closed_total, 1);
+    client.peer.reset();
+    rig.assert_clean();
+}

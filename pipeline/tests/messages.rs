@@ -41,8 +41,12 @@ struct Sent {
 fn sent() -> impl Strategy<Value = Sent> {
     let len = prop_oneof![4 => 0usize..300, 3 => 100usize..5000, 1 => 60_000usize..200 * 1024];
     let fragments = proptest::collection::vec(0usize..40_000, 0..4);
-    (any::<bool>(), len, fragments, any::<bool>())
-        .prop_map(|(text, len, fragments, ping)| Sent { text, len, fragments, ping })
+    (any::<bool>(), len, fragments, any::<bool>()).prop_map(|(text, len, fragments, ping)| Sent {
+        text,
+        len,
+        fragments,
+        ping,
+    })
 }
 
 fn any_mode() -> impl Strategy<Value = Mode> {
@@ -120,8 +124,10 @@ fn pipelined_messages_come_in_full_batches() {
         rig.run();
         assert!(client.messages() == (0..100).map(message).collect::<Vec<_>>());
         let saw = &rig.worker.handler().saw;
-        let batches: Vec<_> =
-            saw.iter().filter_map(|s| if let Saw::Batch(n) = s { Some(*n) } else { None }).collect();
+        let batches: Vec<_> = saw
+            .iter()
+            .filter_map(|s| if let Saw::Batch(n) = s { Some(*n) } else { None })
+            .collect();
         assert_eq!(batches.iter().sum::<usize>(), 100);
         assert_eq!(batches[0], 32, "{batches:?}");
         assert!(batches.iter().all(|n| *n <= 32), "{batches:?}");

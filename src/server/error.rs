@@ -1,13 +1,15 @@
-//! What can go wrong with a server, told to its operator: what happened, to whom, what to do.
+//! What can go wrong with a server or a client, told to its operator: what happened, to whom, what to do.
 
 use std::fmt;
 use std::io;
 
 use hioload_core::region::MemoryError;
 
+use hioload_ws_proto::handshake::{RequestError, UrlError};
+
 use super::listen::ListenError;
 
-/// Why a server did not start, or ended.
+/// Why a server or a client did not start, or ended.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -62,6 +64,39 @@ pub enum Error {
     },
     /// The signals can't be taken.
     Signals(io::Error),
+    /// A client's URL can't be read.
+    Url {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        error: UrlError,
+    },
+    /// A client's URL is `wss://`, and there is no TLS yet.
+    Tls {
+        /// What was given.
+        given: String,
+    },
+    /// What a client is to ask for can't be asked.
+    Request(RequestError),
+    /// A client's server has no address that can be found.
+    Resolve {
+        /// The name that was looked up.
+        host: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// None of a server's addresses takes connections.
+    Connect {
+        /// The server: host and port.
+        server: String,
+        /// What the system said of the last address.
+        source: io::Error,
+    },
+    /// None of a client's connections could be opened.
+    NotOpened {
+        /// Why the first one couldn't.
+        why: String,
+    },
 }
 
 impl fmt::Display for Error {
@@ -102,6 +137,18 @@ impl fmt::Display for Error {
             Error::Signals(source) => {
                 write!(f, "SIGINT and SIGTERM could not be taken for the drain: {source}")
             }
+            Error::Url { given, error } => write!(f, "cannot connect to `{given}`: {error}"),
+            Error::Tls { given } => write!(
+                f,
+                "cannot connect to `{given}`: there is no TLS in this build; use ws://, or a proxy \
+                 that ends TLS"
+            ),
+            Error::Request(error) => write!(f, "the request cannot be made: {error}"),
+            Error::Resolve { host, source } => {
+                write!(f, "no address was found for `{host}`: {source}")
+            }
+            Error::Connect { server, source } => write!(f, "cannot connect to {server}: {source}"),
+            Error::NotOpened { why } => write!(f, "no connection could be opened: {why}"),
         }
     }
 }
@@ -114,11 +161,17 @@ impl std::error::Error for Error {
             Error::Spawn { source, .. }
             | Error::Start { source, .. }
             | Error::Worker { source, .. }
-            | Error::Signals(source) => Some(source),
+            | Error::Signals(source)
+            | Error::Resolve { source, .. }
+            | Error::Connect { source, .. } => Some(source),
+            Error::Url { error, .. } => Some(error),
+            Error::Request(error) => Some(error),
             Error::Address { .. }
             | Error::Setting { .. }
             | Error::Backend { .. }
-            | Error::Panic { .. } => None,
+            | Error::Panic { .. }
+            | Error::Tls { .. }
+            | Error::NotOpened { .. } => None,
         }
     }
 }

@@ -3,6 +3,9 @@
 
 use std::io;
 
+/// Descriptors that the process needs besides connections and listeners: logs, wake-ups, epolls.
+const SPARE_DESCRIPTORS: u64 = 64;
+
 /// The cores that this process may use.
 pub(crate) struct Cores {
     /// Their numbers, ascending; empty where the system doesn't say.
@@ -30,6 +33,12 @@ impl Cores {
             Some(cpus) => Ok(cpus),
         }
     }
+
+    /// As [`Cores::assign`], from the last core down.
+    pub(crate) fn assign_last(&self, workers: usize) -> Result<Vec<usize>, String> {
+        self.assign(workers)?;
+        Ok(self.cpus.iter().rev().take(workers).copied().collect())
+    }
 }
 
 /// Binds the calling thread to one core.
@@ -41,6 +50,26 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
 /// limit, or not known.
 pub(crate) fn raise_descriptors() -> Option<u64> {
     sys::raise_descriptors()
+}
+
+/// Warns where the setting `name` asks for more connections than the descriptors allow.
+pub(crate) fn compare_descriptors(
+    name: &str,
+    connections: usize,
+    descriptors: Option<u64>,
+    warnings: &mut Vec<String>,
+) {
+    let wanted = connections as u64 + SPARE_DESCRIPTORS;
+    if let Some(limit) = descriptors
+        && connections > 0
+        && wanted > limit
+    {
+        warnings.push(format!(
+            "{name} is {connections}, but this process may have only {limit} descriptors; the rest \
+             will wait or fail. Raise the hard limit to {wanted} (ulimit -Hn, LimitNOFILE of \
+             systemd)"
+        ));
+    }
 }
 
 /// Whether sockets can listen on IPv6 here.
@@ -105,6 +134,8 @@ mod tests {
         assert_eq!(cores.assign(2), Ok(&[2, 5][..]));
         assert_eq!(cores.assign(3), Ok(&[2, 5, 7][..]));
         assert!(cores.assign(4).is_err_and(|why| why.contains("3 allowed cores")));
+        assert_eq!(cores.assign_last(2), Ok(vec![7, 5]));
+        assert!(cores.assign_last(4).is_err());
     }
 
     #[test]

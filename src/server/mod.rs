@@ -3,21 +3,21 @@
 
 mod backend;
 mod error;
-mod host;
+pub(crate) mod host;
+pub(crate) mod launch;
 mod listen;
 mod monitor;
 mod report;
 mod running;
 mod signals;
-mod worker;
+pub(crate) mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hioload_core::clock::MonotonicClock;
-use hioload_core::pool::{NodePool, PoolConfig, default_budget};
-use hioload_pipeline::admission::Admission;
-use hioload_pipeline::{Handler, MAX_BATCH, Overflow, Settings, inbox};
+#[cfg(doc)]
+use hioload_pipeline::MAX_BATCH;
+use hioload_pipeline::{Handler, Overflow, Settings};
 use hioload_ws_proto::Limits;
 
 pub use backend::BackendChoice;
@@ -28,16 +28,10 @@ pub use report::Report;
 pub use running::Running;
 pub use worker::WorkerContext;
 
-use worker::{Plan, Seat};
+use launch::{Launch, Listening, Pinning};
 
 /// Connections that may wait to be accepted, for each listening socket.
 const BACKLOG: u32 = 4_096;
-/// Workers a server may have.
-const MAX_WORKERS: usize = 1_024;
-/// A message is assembled in one buffer, of which the largest has 1 GiB.
-const MAX_MESSAGE_BYTES: u64 = (1 << 30) - 64;
-/// Descriptors that the process needs besides connections and listeners: logs, wake-ups, epolls.
-const SPARE_DESCRIPTORS: u64 = 64;
 
 /// A WebSocket server; see [`Server::builder`].
 #[derive(Debug)]
@@ -76,8 +70,8 @@ pub struct Builder {
 
 impl Builder {
     /// Listens on an IP address and port, besides those already given. Port 0 lets the system
-    /// choose one: [`Running::addresses`] says which. Without any: 0.0.0.0:9001, and [::]:9001
-    /// where the host has IPv6.
+    /// choose one: [`Running::addresses`] says which. Without any: `0.0.0.0:9001`, and
+    /// `[::]:9001` where the host has IPv6.
     pub fn listen(mut self, address: impl ToString) -> Self {
         self.listen.push(address.to_string());
         self
@@ -195,45 +189,7 @@ impl Builder {
     pub fn check(&self) -> Result<(), Error> {
         listen::parse(&self.listen)?;
         self.backend.choose()?;
-        let Settings { batch, ring, limits, ping_after, dead_after, .. } = &self.settings;
-        let setting = |name, problem: String| Err(Error::Setting { name, problem });
-        if !(1..=MAX_BATCH).contains(batch) {
-            return setting(
-                "batch",
-                format!("{batch} messages a call; allowed is 1 to {MAX_BATCH}"),
-            );
-        }
-        if !(16..=1 << 20).contains(ring) {
-            return setting("ring", format!("{ring} slots; allowed is 16 to {}", 1 << 20));
-        }
-        if self.workers > MAX_WORKERS {
-            let problem = format!("{}; allowed is 0 (one a core) to {MAX_WORKERS}", self.workers);
-            return setting("workers", problem);
-        }
-        for (name, bytes) in [("max-frame", limits.max_frame), ("max-message", limits.max_message)]
-        {
-            if !(1..=MAX_MESSAGE_BYTES).contains(&bytes) {
-                return setting(
-                    name,
-                    format!("{bytes} bytes; allowed is 1 to {MAX_MESSAGE_BYTES}"),
-                );
-            }
-        }
-        if self.settings.max_unsent_bytes < 1024 {
-            let problem = format!("{} bytes; at least 1 KiB", self.settings.max_unsent_bytes);
-            return setting("max-unsent", problem);
-        }
-        if self.settings.handshake_timeout.is_zero() {
-            return setting("handshake-timeout", "0: a client needs some time".into());
-        }
-        if !dead_after.is_zero() && !ping_after.is_zero() && dead_after <= ping_after {
-            let problem = format!(
-                "{dead_after:?} is not longer than ping-after ({ping_after:?}): no client could \
-                 answer the ping in time; set both, or one of them to 0 to turn it off"
-            );
-            return setting("dead-after", problem);
-        }
-        Ok(())
+        launch::check(&self.settings, self.workers)
     }
 
     /// Serves with a clone of `handler` on each worker, until the server was drained or stopped.
@@ -289,78 +245,31 @@ impl Builder {
         mut maker: impl FnMut() -> worker::Make<H>,
     ) -> Result<Running, Error> {
         self.check()?;
-        let chosen = self.backend.choose()?;
         let mut warnings = Vec::new();
         let descriptors = host::raise_descriptors();
-        self.compare_descriptors(descriptors, &mut warnings);
-
-        let cores = host::Cores::of_this_process();
-        let workers = if self.workers == 0 { cores.usable.min(MAX_WORKERS) } else { self.workers };
-        let assigned = cores.assign(workers);
-
-        let listeners = listen::bind(&self.listen, workers, BACKLOG, &mut warnings)?;
-        let addresses = listeners.local_addrs().to_vec();
-        let budget_bytes = self.memory_budget.unwrap_or_else(|| default_budget(None));
-        let pool = NodePool::new(PoolConfig { node: None, budget_bytes, huge: true })
-            .map_err(Error::Memory)?;
-        let (remote, inboxes) = inbox::inboxes(workers, self.settings.ring);
-        let admission = Admission::new(self.max_connections, self.max_per_address);
-        let monitor = Monitor::new(workers, pool.clone(), admission.clone());
-
-        let plan = Plan {
-            settings: self.settings.clone(),
-            pool: pool.clone(),
-            admission,
-            clock: MonotonicClock::new(),
-            remote: remote.clone(),
-        };
-        let seats = inboxes.into_iter().zip(listeners.into_workers()).enumerate().map(
-            |(index, (inbox, listeners))| Seat {
-                index,
-                workers,
-                cpu: assigned.as_ref().ok().and_then(|cpus| cpus.get(index).copied()),
-                inbox,
-                listeners,
-                counters: monitor.worker(index),
-                sockets: monitor.socket(index),
-            },
+        host::compare_descriptors(
+            "max-connections",
+            self.max_connections,
+            descriptors,
+            &mut warnings,
         );
-        let mut team = worker::Team::start(&plan, seats, &mut maker)?;
-        let pinned = team.pinned(&mut warnings);
-        let signals = match self.handle_signals {
-            true => Some(signals::Watch::start(remote.clone())?),
-            false => None,
-        };
-        let report = Report {
-            addresses,
-            backend: chosen.name,
-            backend_why: chosen.why,
-            pinned,
-            unpinned_why: assigned.err(),
-            memory_kind: pool.kind(),
-            memory_budget_bytes: budget_bytes,
-            memory_is_default: self.memory_budget.is_none(),
+        let launch = Launch {
+            workers: self.workers,
+            backend: self.backend,
             settings: self.settings,
             max_connections: self.max_connections,
             max_per_address: self.max_per_address,
+            memory_budget: self.memory_budget,
+            handle_signals: self.handle_signals,
+            pinning: Pinning::First,
             descriptors,
-            warnings,
         };
-        Ok(Running::new(team, remote, monitor, report, signals))
-    }
-
-    fn compare_descriptors(&self, descriptors: Option<u64>, warnings: &mut Vec<String>) {
-        let wanted = self.max_connections as u64 + SPARE_DESCRIPTORS;
-        if let Some(limit) = descriptors
-            && self.max_connections > 0
-            && wanted > limit
-        {
-            warnings.push(format!(
-                "max-connections is {}, but this process may have only {limit} descriptors; the \
-                 rest will wait to be accepted. Raise the hard limit to {wanted} (ulimit -Hn, \
-                 LimitNOFILE of systemd)",
-                self.max_connections
-            ));
-        }
+        let given = self.listen;
+        let listen = |workers, warnings: &mut Vec<String>| {
+            let listeners = listen::bind(&given, workers, BACKLOG, warnings)?;
+            let addresses = listeners.local_addrs().to_vec();
+            Ok(Listening { addresses, sockets: listeners.into_workers() })
+        };
+        launch.start(warnings, listen, &mut maker)
     }
 }

@@ -181,7 +181,8 @@ fn spawn<H: Handler + 'static>(
         let pinned = cpu.map(|cpu| host::pin(cpu).map(|()| cpu).map_err(|error| (cpu, error)));
         let cpu = pinned.as_ref().and_then(|pinned| pinned.as_ref().ok().copied());
         let pool = pool.share();
-        let config = EpollConfig::new(listeners, pool.clone(), sockets);
+        let mut config = EpollConfig::new(listeners, pool.clone(), sockets);
+        config.pending_max_bytes = config.pending_max_bytes.min(settings.max_unsent_bytes);
         let backend =
             Epoll::new(config).map_err(|source| Error::Start { worker: index, source })?;
         let handler = Recover::new(make(&WorkerContext { index, workers, cpu, remote }));

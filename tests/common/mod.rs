@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hioload_ws::{Builder, Handler, Monitor, Running, Server, on_message};
+use hioload_ws::{Builder, Handler, Kind, Monitor, Running, Server, on_message};
 
 use raw::Raw;
 
@@ -143,6 +143,9 @@ impl TestServer {
                 "leaked; idle it held {:#?}\nnow it holds {now:#?}",
                 self.idle
             );
+            // A worker takes back at its next turn what others returned to it; nothing else may
+            // bring one.
+            self.running.remote().broadcast(Kind::Binary, b"", None);
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -1,17 +1,10 @@
 //! The receive memory of a worker: one stretch, lent piece by piece from the front for a turn, so
 //! that an idle connection holds nothing and the same few pages stay warm.
 //!
-//! A piece that comes back as output is described by a [`Given`]: the token that its memory is
-//! nobody else's for the rest of the turn. Two neighbouring tokens can be joined, which moves the
-//! second output down over the dead bytes between them.
-//!
-//! Invariants. `used` only grows until [`Arena::reset`], so no byte is lent twice in a turn. A
-//! `Given` is made only from a window of this arena that was handed in by value, so no reference
-//! to its bytes is left; it can't be copied.
-
-use std::cell::Cell;
-use std::marker::PhantomData;
-use std::ptr::NonNull;
+//! A piece that comes back as output is noted as a [`Given`]: offsets, no reference. While the
+//! halves of a turn live, the memory is borrowed by the [`Lender`] and the windows it lent, so
+//! nothing else can touch it; between two turns nothing is lent, and the arena has all of it back.
+//! The borrow checker holds both.
 
 use hioload_core::region::{MemoryError, Region};
 use hioload_pipeline::backend::Window;
@@ -22,17 +15,16 @@ const ARENA_MAX_BYTES: usize = 1 << 30;
 /// See the module.
 pub(super) struct Arena {
     region: Region,
-    used: Cell<usize>,
+    used: usize,
 }
 
-/// A room of the arena that was given back with output in it, by offsets. Its bytes up to
-/// `room_end` belong to the token.
-#[derive(Debug)]
+/// A room of the arena that was given back with output in it, by offsets: dead bytes from `room`
+/// to `start`, output from there to `end`, where the room ends too.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Given {
-    room: u32,
-    start: u32,
-    end: u32,
-    room_end: u32,
+    pub(super) room: u32,
+    pub(super) start: u32,
+    pub(super) end: u32,
 }
 
 impl Given {
@@ -45,72 +37,59 @@ impl Given {
 impl Arena {
     /// Maps at least `bytes`.
     pub(super) fn new(bytes: usize) -> Result<Self, MemoryError> {
-        Ok(Arena {
-            region: Region::map(bytes.min(ARENA_MAX_BYTES), true, None)?,
-            used: Cell::new(0),
-        })
+        Ok(Arena { region: Region::map(bytes.min(ARENA_MAX_BYTES), true, None)?, used: 0 })
     }
 
-    /// The two sides of a turn: who lends, and who takes back.
-    pub(super) fn turn(&mut self) -> (Lender<'_>, Joiner<'_>) {
-        let (base, len) = (self.region.base(), self.region.len());
-        (
-            Lender { base, len, used: &self.used, memory: PhantomData },
-            Joiner { base, len, memory: PhantomData },
-        )
+    /// The two sides of a turn: who lends, and who knows what comes back.
+    pub(super) fn turn(&mut self) -> (Lender<'_>, Taker) {
+        let Arena { region, used } = self;
+        let taker = Taker { base: region.base().addr().get(), len: region.len() };
+        (Lender { rest: &mut all(region)[*used..], used }, taker)
     }
 
-    /// The output of a token.
+    /// All of the memory, to change. What it holds of outputs, the caller knows.
+    pub(super) fn memory_mut(&mut self) -> &mut [u8] {
+        all(&mut self.region)
+    }
+
+    /// An output.
     pub(super) fn bytes(&self, given: &Given) -> &[u8] {
-        // SAFETY: the range lies in the region (checked when the token was made), is initialised
-        // (mapped as zeros), and is the token's alone: while that is borrowed nobody writes.
-        unsafe {
-            std::slice::from_raw_parts(
-                self.region.base().as_ptr().add(given.start as usize),
-                given.len(),
-            )
-        }
-    }
-
-    /// Memory to receive into what nobody will read. For use between two turns.
-    ///
-    /// # Safety
-    /// No [`Given`] of this arena exists.
-    pub(super) unsafe fn scrap(&mut self) -> &mut [u8] {
-        // SAFETY: all of the region, initialised; `self` is borrowed mutably, so nothing is lent,
-        // and the caller has no token.
-        unsafe { std::slice::from_raw_parts_mut(self.region.base().as_ptr(), self.region.len()) }
+        // SAFETY: as in `all`; where it is borrowed mutably, so is `self`.
+        let memory =
+            unsafe { std::slice::from_raw_parts(self.region.base().as_ptr(), self.region.len()) };
+        &memory[given.start as usize..given.end as usize]
     }
 
     /// The turn is over: all of it can be lent again.
-    ///
-    /// # Safety
-    /// No [`Given`] of this arena exists any more.
-    pub(super) unsafe fn reset(&mut self) {
-        self.used.set(0);
+    pub(super) fn reset(&mut self) {
+        self.used = 0;
     }
+}
+
+/// The arena's memory.
+fn all(region: &mut Region) -> &mut [u8] {
+    // SAFETY: the region is mapped and initialised (with zeros), and its owner has lent it to us
+    // alone for as long as the result lives: nobody else makes references to it.
+    unsafe { std::slice::from_raw_parts_mut(region.base().as_ptr(), region.len()) }
 }
 
 /// The lending side of a turn.
 pub(super) struct Lender<'t> {
-    base: NonNull<u8>,
-    len: usize,
-    used: &'t Cell<usize>,
-    memory: PhantomData<&'t mut [u8]>,
+    /// What wasn't lent since the last reset.
+    rest: &'t mut [u8],
+    used: &'t mut usize,
 }
 
 impl<'t> Lender<'t> {
     /// How much can still be lent in this turn.
     pub(super) fn left(&self) -> usize {
-        self.len - self.used.get()
+        self.rest.len()
     }
 
     /// What isn't lent, at most `max` bytes of it, to be filled before [`Lender::lend`].
     pub(super) fn rest(&mut self, max: usize) -> &mut [u8] {
         let len = self.left().min(max);
-        // SAFETY: from `used` on nothing is lent in this turn, and `self`, the only lender, is
-        // borrowed mutably. In bounds: `used <= len` of the region.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(self.used.get()), len) }
+        &mut self.rest[..len]
     }
 
     /// Lends the next `count` bytes.
@@ -118,69 +97,31 @@ impl<'t> Lender<'t> {
     /// # Panics
     /// When fewer are left.
     pub(super) fn lend(&mut self, count: usize) -> Window<'t> {
-        assert!(count <= self.left());
-        let at = self.used.get();
-        self.used.set(at + count);
-        // SAFETY: in bounds; not lent before in this turn, because `used` only grew past it now;
-        // the arena is borrowed mutably for `'t`, so it isn't reset and no other lender begins.
-        Window::mint(unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(at), count) })
+        let (lent, rest) = std::mem::take(&mut self.rest).split_at_mut(count);
+        self.rest = rest;
+        *self.used += count;
+        Window::mint(lent)
     }
 }
 
-/// The side of a turn that takes windows back.
-pub(super) struct Joiner<'t> {
-    base: NonNull<u8>,
+/// The side of a turn that windows come back to.
+pub(super) struct Taker {
+    base: usize,
     len: usize,
-    memory: PhantomData<&'t mut [u8]>,
 }
 
-impl<'t> Joiner<'t> {
+impl Taker {
     /// Takes a window of this arena in; another backend's is handed back.
-    pub(super) fn take(&self, window: Window<'t>) -> Result<Given, Window<'t>> {
-        let (start, room_len) = (window.start(), window.start() + window.bytes().len());
-        let address = window.bytes().as_ptr().addr().wrapping_sub(start);
-        let offset = address.wrapping_sub(self.base.addr().get());
+    pub(super) fn take<'t>(&self, window: Window<'t>) -> Result<Given, Window<'t>> {
+        let output = window.bytes();
+        let room = (output.as_ptr().addr() - window.start()).wrapping_sub(self.base);
+        let len = window.start() + output.len();
         // An empty room may have the address of anything.
-        if room_len == 0 || offset >= self.len {
+        if len == 0 || room >= self.len || len > self.len - room {
             return Err(window);
         }
-        // A slice of one allocation that begins in the arena can't be another one's, so it lies
-        // in the arena whole. The window is dropped here: nothing refers to its bytes any more.
-        debug_assert!(offset + room_len <= self.len);
-        let end = (offset + room_len) as u32;
-        Ok(Given { room: offset as u32, start: (offset + start) as u32, end, room_end: end })
-    }
-
-    /// Makes one token of two whose rooms touch, moving the output of `next` down if it has at
-    /// most `move_max` bytes. Hands `next` back where they can't be joined.
-    pub(super) fn join(
-        &mut self,
-        last: &mut Given,
-        next: Given,
-        move_max: usize,
-    ) -> Result<(), Given> {
-        if last.room_end != next.room {
-            return Err(next);
-        }
-        if last.end != next.start {
-            if next.len() > move_max {
-                return Err(next);
-            }
-            let base = self.base.as_ptr();
-            // SAFETY: the bytes from `last.end` to `next.end` are dead or are `next`'s output: the
-            // rooms touch, and both tokens are ours, so no reference to any of them is left (see
-            // the module). Both ranges are in bounds; `copy` allows them to overlap.
-            unsafe {
-                std::ptr::copy(
-                    base.add(next.start as usize),
-                    base.add(last.end as usize),
-                    next.len(),
-                );
-            }
-        }
-        last.end += next.end - next.start;
-        last.room_end = next.room_end;
-        Ok(())
+        let start = room + window.start();
+        Ok(Given { room: room as u32, start: start as u32, end: (room + len) as u32 })
     }
 }
 
@@ -188,85 +129,18 @@ impl<'t> Joiner<'t> {
 mod tests {
     use super::*;
 
-    /// What the pipeline does with a message: its output begins `start` bytes into its room.
-    fn given(joiner: &Joiner<'_>, room: Window<'_>, start: u32) -> Given {
-        // Tests outlive no turn: the window is dropped in here.
-        let room = room.into_room();
-        let offset = room.as_ptr().addr() - joiner.base.addr().get();
-        Given {
-            room: offset as u32,
-            start: offset as u32 + start,
-            end: (offset + room.len()) as u32,
-            room_end: (offset + room.len()) as u32,
-        }
-    }
-
-    fn filled<'t>(lender: &mut Lender<'t>, bytes: &[u8]) -> Window<'t> {
-        lender.rest(bytes.len()).copy_from_slice(bytes);
-        lender.lend(bytes.len())
-    }
-
-    #[test]
-    fn neighbours_join_over_the_dead_bytes_between_them() {
-        let mut arena = Arena::new(4096).unwrap();
-        let (mut lender, mut joiner) = arena.turn();
-        let windows = ["__aaa", "__bb", "_", "___cccc"].map(|s| filled(&mut lender, s.as_bytes()));
-        let [a, b, lent, c] = windows;
-        let mut last = given(&joiner, a, 2);
-        let b = given(&joiner, b, 2);
-        joiner.join(&mut last, b, 100).unwrap();
-        // The third message is still lent: what comes behind it is not a neighbour.
-        let c = given(&joiner, c, 3);
-        let c = joiner.join(&mut last, c, 100).unwrap_err();
-        assert_eq!(lent.bytes(), b"_");
-        assert_eq!(arena.bytes(&last), b"aaabb");
-        assert_eq!(arena.bytes(&c), b"cccc");
-    }
-
-    #[test]
-    fn many_small_outputs_become_one() {
-        let mut arena = Arena::new(4096).unwrap();
-        let (mut lender, mut joiner) = arena.turn();
-        let mut last: Option<Given> = None;
-        let mut expected = Vec::new();
-        for n in 0u8..16 {
-            let mut request = vec![0xEE; 6];
-            request.extend(std::iter::repeat_n(n, n.into()));
-            expected.extend_from_slice(&request[4..]);
-            let window = filled(&mut lender, &request);
-            let next = given(&joiner, window, 4);
-            match &mut last {
-                None => last = Some(next),
-                Some(last) => joiner.join(last, next, 100).unwrap(),
-            }
-        }
-        assert_eq!(arena.bytes(&last.unwrap()), expected);
-    }
-
-    #[test]
-    fn a_large_output_isnt_moved_but_joins_where_it_touches() {
-        let mut arena = Arena::new(4096).unwrap();
-        let (mut lender, mut joiner) = arena.turn();
-        let [a, b, c] = [b"_a", b"_b", b"cc"].map(|s| filled(&mut lender, s));
-        let mut a = given(&joiner, a, 1);
-        let b = given(&joiner, b, 1);
-        let mut b = joiner.join(&mut a, b, 0).unwrap_err();
-        let c = given(&joiner, c, 0);
-        joiner.join(&mut b, c, 0).unwrap();
-        assert_eq!((arena.bytes(&a), arena.bytes(&b)), (&b"a"[..], &b"bcc"[..]));
-    }
-
     #[test]
     fn foreign_and_empty_windows_are_handed_back() {
         let mut arena = Arena::new(4096).unwrap();
-        let (mut lender, joiner) = arena.turn();
+        let (mut lender, taker) = arena.turn();
         let mut foreign = [1u8; 9];
-        assert!(joiner.take(Window::mint(&mut foreign)).is_err());
-        assert!(joiner.take(Window::mint(&mut [])).is_err());
+        assert!(taker.take(Window::mint(&mut foreign)).is_err());
+        assert!(taker.take(Window::mint(&mut [])).is_err());
         let empty = lender.lend(0);
-        assert!(joiner.take(empty).is_err());
-        let own = lender.lend(7);
-        assert_eq!(joiner.take(own).unwrap().len(), 7);
+        assert!(taker.take(empty).is_err());
+        lender.rest(7).copy_from_slice(b"abcdefg");
+        let own = taker.take(lender.lend(7)).unwrap();
+        assert_eq!(arena.bytes(&own), b"abcdefg");
     }
 
     #[test]
@@ -275,8 +149,7 @@ mod tests {
         let first = arena.turn().0.lend(10).bytes().as_ptr().addr();
         let second = arena.turn().0.lend(10).bytes().as_ptr().addr();
         assert_eq!(second, first + 10);
-        // SAFETY: there was never a token.
-        unsafe { arena.reset() };
+        arena.reset();
         assert_eq!(arena.turn().0.left(), 4096);
     }
 }

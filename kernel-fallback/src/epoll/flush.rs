@@ -13,7 +13,7 @@ use super::conn::{
     CLOSING, CONNECTING, Conn, EOF, FIN_SENT, NONE, OWED_WRITABLE, REFUSED, gone_by,
 };
 use super::halves::is_temporary;
-use super::pending::Piece;
+use super::pending::Held;
 use super::sys;
 
 /// Pieces a call.
@@ -37,9 +37,7 @@ impl Epoll {
             self.flush_conn(id);
         }
         self.pending.reset(dirty);
-        // SAFETY: tokens are only ever in the pending list, which was emptied just now, or with
-        // the halves of a turn, which borrow `self`.
-        unsafe { self.arena.reset() };
+        self.arena.reset();
     }
 
     fn flush_conn(&mut self, id: ConnId) {
@@ -51,6 +49,8 @@ impl Epoll {
             return;
         }
         if first != NONE {
+            let joined = self.pending.join(first, self.arena.memory_mut());
+            self.counters.joined_outputs_total.add(joined as u64);
             match self.send_pieces(conn, first) {
                 Ok((_, None)) => {}
                 Ok((sent, Some(rest))) => {
@@ -156,9 +156,9 @@ impl Epoll {
         let Rest { mut index, mut sent } = rest;
         while let Some(next) = self.pending.next(index) {
             match self.pending.take(index) {
-                Some(Piece::Owned(buf)) => backlog.keep_buffer(buf, sent),
-                Some(Piece::Shared(frame)) => backlog.keep_frame(frame, sent),
-                _ => {
+                Some(Held::Owned(buf)) => backlog.keep_buffer(buf, sent),
+                Some(Held::Shared(frame)) => backlog.keep_frame(frame, sent),
+                None => {
                     let bytes = self.pending.bytes(index, &self.arena).map_or(&[][..], |b| b.0);
                     let bytes = bytes.get(sent..).unwrap_or_default();
                     self.counters.backlog_copied_bytes_total.add(bytes.len() as u64);

@@ -28,6 +28,7 @@ impl Epoll {
             self.flush_pending();
         }
         self.turn = self.turn.wrapping_add(1);
+        self.ready = 0;
         let fd_freed = self.table.take_fd_freed();
         self.acceptor.recover(self.table.ep(), now, fd_freed);
         self.give_owed(events);
@@ -85,6 +86,7 @@ impl Epoll {
             } else if conn.unset(OWED_READABLE) {
                 if !conn.is(PAUSED | CLOSING) {
                     conn.offered.set(self.turn);
+                    self.ready += 1;
                     events.push(Event::Readable(id));
                 }
             } else if conn.unset(OWED_EOF) {
@@ -121,6 +123,7 @@ impl Epoll {
             // Also where it is lost: receiving gives what came before, then the reason.
             if conn.offered.get() != self.turn && events.room() > 0 {
                 conn.offered.set(self.turn);
+                self.ready += 1;
                 events.push(Event::Readable(id));
             }
         } else if lost {
@@ -166,11 +169,9 @@ impl Epoll {
             return;
         }
         for _ in 0..DISCARDS_MAX {
-            // SAFETY: tokens are only ever in the pending list, which `collect` found or made
-            // empty, or with the halves of a turn, which borrow `self`.
-            let scrap = unsafe { self.arena.scrap() };
             self.counters.recv_calls_total.inc();
-            match sys::recv(conn.fd(), scrap) {
+            // Between two turns the arena holds nothing that is needed.
+            match sys::recv(conn.fd(), self.arena.memory_mut()) {
                 Ok(0) => {
                     conn.set(EOF);
                     if conn.all_sent() {

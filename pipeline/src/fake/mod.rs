@@ -10,16 +10,18 @@
 mod memory;
 mod net;
 mod output;
+#[cfg(test)]
+mod tests;
 mod tx;
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Instant;
 
 pub use memory::FakeRx;
-pub use net::{End, Net, Peer};
+pub use net::{Dial, End, Net, Peer};
 pub use tx::FakeTx;
 
 use crate::backend::{
@@ -195,27 +197,31 @@ impl Fake {
     }
 
     fn accept(&mut self, kernel: &mut Kernel) {
-        let ring_bytes = self.ring_bytes();
         while let Some(slot) = kernel.arrivals.pop_front() {
-            let at = slot as usize;
-            if self.conns.len() <= at {
-                self.conns.resize_with(at + 1, Conn::default);
-            }
-            let (link, conn) = (&kernel.links[at], &mut self.conns[at]);
-            // Its slot may still be queued for its last tenant.
-            let (output, queued) = (std::mem::take(&mut conn.output), conn.queued);
-            *conn = Conn {
-                generation: link.generation,
-                live: true,
-                fresh: true,
-                queued,
-                address: link.address,
-                output,
-                ..Conn::default()
-            };
-            conn.output.begin(ring_bytes);
-            self.look_at(slot);
+            self.begin(slot, kernel);
         }
+    }
+
+    /// A new tenant of a slot.
+    fn begin(&mut self, slot: u32, kernel: &Kernel) {
+        let (at, ring_bytes) = (slot as usize, self.ring_bytes());
+        if self.conns.len() <= at {
+            self.conns.resize_with(at + 1, Conn::default);
+        }
+        let (link, conn) = (&kernel.links[at], &mut self.conns[at]);
+        // The slot may still be queued for its last tenant, and its memory is used again.
+        let (output, queued) = (std::mem::take(&mut conn.output), conn.queued);
+        *conn = Conn {
+            generation: link.generation,
+            live: true,
+            fresh: true,
+            queued,
+            address: link.address,
+            output,
+            ..Conn::default()
+        };
+        conn.output.begin(ring_bytes);
+        self.look_at(slot);
     }
 
     /// Nothing is at hand, and nothing comes of itself.
@@ -266,14 +272,21 @@ impl Fake {
         }
         let id = ConnId { slot, generation: conn.generation };
         let link = &mut kernel.links[slot as usize];
-        if std::mem::take(&mut conn.fresh) {
+        let answered = link.established;
+        let unwanted = conn.aborted || conn.closing && !answered;
+        if conn.fresh && answered {
+            conn.fresh = false;
             events.push(Event::Opened(id));
         }
-        let gone = match (conn.aborted, link.inbound_end) {
+        let gone = match (unwanted, link.inbound_end) {
+            (false, End::Reset) if !answered => Some((Gone::Failed, End::Reset)),
             (true, _) => Some((Gone::Finished, End::Reset)),
             (false, End::Reset) => Some((Gone::Reset, End::Reset)),
             _ => None,
         };
+        if gone.is_none() && !answered {
+            return false;
+        }
         let mut moved = false;
         if gone.is_none() {
             if conn.output.due.is_none() && conn.output.unsent > 0 {
@@ -430,8 +443,12 @@ impl Backend for Fake {
         None
     }
 
-    fn connect(&mut self, _: SocketAddr) -> io::Result<ConnId> {
-        Err(ErrorKind::Unsupported.into())
+    fn connect(&mut self, to: SocketAddr) -> io::Result<ConnId> {
+        let shared = Arc::clone(&self.net.shared);
+        let mut kernel = shared.lock();
+        let conn = kernel.dial(to);
+        self.begin(conn.slot, &kernel);
+        Ok(conn)
     }
 
     fn close(&mut self, conn: ConnId) {
@@ -473,7 +490,7 @@ impl Backend for Fake {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { name: "fake", connect: false }
+        Capabilities { name: "fake", connect: true }
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Link {
     /// How many bytes `outbound` may hold.
     pub(super) window: usize,
     pub(super) paused: bool,
+    /// The peer is there; false while a connection of the fake's own waits for its answer.
+    pub(super) established: bool,
     touched: bool,
     held_by_peer: bool,
     pub(super) held_by_fake: bool,
@@ -44,14 +46,51 @@ pub(super) struct Kernel {
     free: Vec<u32>,
     /// Connections that wait to be accepted.
     pub(super) arrivals: VecDeque<u32>,
+    /// Connections that the fake opens, not answered yet.
+    dials: VecDeque<(u32, SocketAddr)>,
     /// Links at which a peer did something.
     pub(super) touched: Vec<u32>,
     pub(super) woken: bool,
-    pub(super) wakes: u64,
     refusing: bool,
 }
 
 impl Kernel {
+    /// A link that both ends hold.
+    fn open(&mut self, address: Option<SocketAddr>) -> ConnId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.links.push(Link {
+                generation: 0,
+                address: None,
+                inbound: VecDeque::new(),
+                inbound_end: End::Open,
+                outbound: VecDeque::new(),
+                outbound_end: End::Open,
+                window: usize::MAX,
+                paused: false,
+                established: true,
+                touched: false,
+                held_by_peer: true,
+                held_by_fake: true,
+            });
+            self.links.len() as u32 - 1
+        });
+        let link = &mut self.links[slot as usize];
+        link.address = address;
+        (link.inbound_end, link.outbound_end) = (End::Open, End::Open);
+        link.window = usize::MAX;
+        (link.paused, link.established, link.touched) = (false, true, false);
+        (link.held_by_peer, link.held_by_fake) = (true, true);
+        ConnId { slot, generation: link.generation }
+    }
+
+    /// The fake opens a connection, which waits for [`Net::next_dial`].
+    pub(super) fn dial(&mut self, to: SocketAddr) -> ConnId {
+        let conn = self.open(Some(to));
+        self.links[conn.slot as usize].established = false;
+        self.dials.push_back((conn.slot, to));
+        conn
+    }
+
     fn touch(&mut self, slot: u32) {
         let link = &mut self.links[slot as usize];
         if link.held_by_fake && !std::mem::replace(&mut link.touched, true) {
@@ -110,7 +149,6 @@ impl Wake for Shared {
     fn wake(&self) {
         let mut kernel = self.lock();
         kernel.woken = true;
-        kernel.wakes += 1;
         self.for_fake.notify_all();
     }
 }
@@ -134,9 +172,9 @@ impl Net {
             links: Vec::new(),
             free: Vec::new(),
             arrivals: VecDeque::new(),
+            dials: VecDeque::new(),
             touched: Vec::new(),
             woken: false,
-            wakes: 0,
             refusing: false,
         };
         let (for_fake, for_peers) = (Condvar::new(), Condvar::new());
@@ -151,41 +189,41 @@ impl Net {
     /// A peer that connects from an address, or from none.
     pub fn connect_from(&self, address: Option<SocketAddr>) -> Peer {
         let mut kernel = self.shared.lock();
-        let slot = kernel.free.pop().unwrap_or_else(|| {
-            kernel.links.push(Link {
-                generation: 0,
-                address: None,
-                inbound: VecDeque::new(),
-                inbound_end: End::Open,
-                outbound: VecDeque::new(),
-                outbound_end: End::Open,
-                window: usize::MAX,
-                paused: false,
-                touched: false,
-                held_by_peer: false,
-                held_by_fake: false,
-            });
-            kernel.links.len() as u32 - 1
-        });
-        let refusing = kernel.refusing;
-        let link = &mut kernel.links[slot as usize];
-        link.address = address;
-        link.inbound_end = End::Open;
-        link.outbound_end = if refusing { End::Reset } else { End::Open };
-        link.window = usize::MAX;
-        (link.paused, link.touched) = (false, false);
-        (link.held_by_peer, link.held_by_fake) = (true, !refusing);
-        let conn = ConnId { slot, generation: link.generation };
-        if !refusing {
-            kernel.arrivals.push_back(slot);
+        let conn = kernel.open(address);
+        if kernel.refusing {
+            kernel.let_go(conn.slot, End::Reset);
+        } else {
+            kernel.arrivals.push_back(conn.slot);
         }
         self.shared.for_fake.notify_all();
         Peer { shared: self.shared.clone(), conn }
     }
 
-    /// How often the fake's waker was used.
-    pub fn wakes(&self) -> u64 {
-        self.shared.lock().wakes
+    /// The oldest connection that the fake opened and that nobody answered yet.
+    pub fn next_dial(&self) -> Option<Dial> {
+        let mut kernel = self.shared.lock();
+        let (slot, to) = kernel.dials.pop_front()?;
+        let conn = ConnId { slot, generation: kernel.links[slot as usize].generation };
+        Some(Dial { to, peer: Peer { shared: self.shared.clone(), conn } })
+    }
+}
+
+/// A connection that the fake opens. Dropped without an answer, it is refused.
+pub struct Dial {
+    to: SocketAddr,
+    peer: Peer,
+}
+
+impl Dial {
+    /// The address that is called.
+    pub fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// Answers: the connection is established.
+    pub fn accept(self) -> Peer {
+        self.peer.act(|link| link.established = true);
+        self.peer
     }
 }
 

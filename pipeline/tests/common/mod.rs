@@ -305,11 +305,7 @@ impl Probe {
 impl Handler for Probe {
     type Session = u32;
 
-    fn on_open(
-        &mut self,
-        opening: &mut Opening<'_>,
-        _: &mut Context<'_, '_, u32>,
-    ) -> Verdict<u32> {
+    fn on_open(&mut self, opening: &mut Opening<'_>, _: &mut Context<'_, '_, u32>) -> Verdict<u32> {
         (self.open)(opening)
     }
 
@@ -353,4 +349,3 @@ impl Handler for Probe {
 pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
-

@@ -49,7 +49,7 @@ fn pipelined_messages_leave_as_one_piece_in_one_send() {
     client.write_all(&sent).unwrap();
     rig.readable(id);
     let before = rig.counts();
-    let pieces = rig.turn(|rx, tx| {
+    rig.turn(|rx, tx| {
         let mut rest = rx.take(id).unwrap().into_room();
         assert_eq!(rest.len(), sent.len(), "loopback delivers one write whole");
         while !rest.is_empty() {
@@ -57,11 +57,8 @@ fn pipelined_messages_leave_as_one_piece_in_one_send() {
             tx.send(id, Out::Window(Window::mint(message))).unwrap();
             rest = behind;
         }
-        let conn = tx.table.live(id).unwrap();
         assert_eq!(tx.unsent(id), sent.len());
-        conn.first.get() == conn.last.get()
     });
-    assert!(pieces, "one piece");
     assert_eq!(read_exact(&mut client, sent.len()), sent);
     let after = rig.counts();
     assert_eq!(after.send_calls_total - before.send_calls_total, 1);
@@ -215,14 +212,14 @@ fn what_a_reader_that_stalls_left_arrives_in_order_when_it_reads() {
 fn a_turn_takes_a_bounded_amount_and_says_when_there_is_room() {
     let mut rig = Rig::new();
     let (mut client, id) = rig.client();
-    let frame = LocalFrames::new().adopt(Frame::from_slice(&pattern(200 << 10)));
+    let frame = LocalFrames::new().adopt(Frame::from_slice(&pattern(300 << 10)));
     rig.turn(|_, tx| {
         tx.send(id, Out::Shared(frame.clone())).unwrap();
         assert!(tx.send(id, Out::Shared(frame.clone())).is_err());
     });
-    let reader = thread::spawn(move || read_exact(&mut client, 200 << 10).len());
+    let reader = thread::spawn(move || read_exact(&mut client, 300 << 10).len());
     rig.until(|event| (*event == Event::Writable(id)).then_some(()));
-    assert_eq!(reader.join().unwrap(), 200 << 10);
+    assert_eq!(reader.join().unwrap(), 300 << 10);
 }
 
 #[test]

@@ -17,7 +17,8 @@ use sha1::{Digest as _, Sha1};
 
 use rehead::{HEADROOM, Reheader};
 
-/// What one receive may bring.
+/// What one receive may bring. With a quarter of it, 16 messages of 16 KiB in flight cost about a
+/// fourth more CPU a message; twice as much gains nothing.
 const RECEIVE_BYTES: usize = 256 * 1024;
 /// Events a turn, and connections accepted a turn.
 const BURST: usize = 1024;

@@ -1,0 +1,176 @@
+//! Bringing workers up, for a server as for a client: what they share is made, each gets its seat,
+//! and the handle on what runs comes back.
+
+use std::net::SocketAddr;
+
+use hioload_core::clock::MonotonicClock;
+use hioload_core::pool::{NodePool, PoolConfig, default_budget};
+use hioload_pipeline::admission::Admission;
+use hioload_pipeline::{Handler, MAX_BATCH, Settings, inbox};
+use hioload_sockets::epoll::Listener;
+
+use super::backend::BackendChoice;
+use super::error::Error;
+use super::host;
+use super::monitor::Monitor;
+use super::report::Report;
+use super::running::Running;
+use super::signals;
+use super::worker::{Make, Plan, Seat, Team};
+
+/// Workers a group may have.
+const MAX_WORKERS: usize = 1_024;
+/// A message is assembled in one buffer, of which the largest has 1 GiB.
+const MAX_MESSAGE_BYTES: u64 = (1 << 30) - 64;
+
+/// Which cores the workers are pinned to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pinning {
+    /// The first ones that are allowed.
+    First,
+    /// The last ones, so that a server on the same machine keeps the first.
+    Last,
+    /// None: the scheduler places them.
+    No,
+}
+
+/// What a group of workers is to be.
+pub(crate) struct Launch {
+    /// 0: one for each core.
+    pub(crate) workers: usize,
+    pub(crate) backend: BackendChoice,
+    pub(crate) settings: Settings,
+    /// 0: no limit.
+    pub(crate) max_connections: usize,
+    /// 0: no limit.
+    pub(crate) max_per_address: usize,
+    /// `None`: the default.
+    pub(crate) memory_budget: Option<u64>,
+    pub(crate) handle_signals: bool,
+    pub(crate) pinning: Pinning,
+    /// What the process may have, for the report.
+    pub(crate) descriptors: Option<u64>,
+}
+
+/// Where a group listens.
+pub(crate) struct Listening {
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// For each worker its sockets.
+    pub(crate) sockets: Vec<Vec<Listener>>,
+}
+
+impl Listening {
+    /// Nowhere: a client's.
+    pub(crate) fn nowhere(workers: usize) -> Self {
+        let sockets = std::iter::repeat_with(Vec::new).take(workers).collect();
+        Listening { addresses: Vec::new(), sockets }
+    }
+}
+
+impl Launch {
+    /// How many workers there will be, at most as many as there may be.
+    pub(crate) fn resolved_workers(&self, cores: &host::Cores) -> usize {
+        if self.workers == 0 { cores.usable.min(MAX_WORKERS) } else { self.workers }
+    }
+
+    /// Starts the workers. `listen` opens the sockets of so many of them.
+    pub(crate) fn start<H: Handler + 'static>(
+        self,
+        mut warnings: Vec<String>,
+        listen: impl FnOnce(usize, &mut Vec<String>) -> Result<Listening, Error>,
+        maker: &mut impl FnMut() -> Make<H>,
+    ) -> Result<Running, Error> {
+        let chosen = self.backend.choose()?;
+        let cores = host::Cores::of_this_process();
+        let workers = self.resolved_workers(&cores);
+        let assigned = match self.pinning {
+            Pinning::First => cores.assign(workers).map(<[usize]>::to_vec),
+            Pinning::Last => cores.assign_last(workers),
+            Pinning::No => Err("as asked for".into()),
+        };
+
+        let Listening { addresses, sockets } = listen(workers, &mut warnings)?;
+        let budget_bytes = self.memory_budget.unwrap_or_else(|| default_budget(None));
+        let pool = NodePool::new(PoolConfig { node: None, budget_bytes, huge: true })
+            .map_err(Error::Memory)?;
+        let (remote, inboxes) = inbox::inboxes(workers, self.settings.ring);
+        let admission = Admission::new(self.max_connections, self.max_per_address);
+        let monitor = Monitor::new(workers, pool.clone(), admission.clone());
+
+        let plan = Plan {
+            settings: self.settings.clone(),
+            pool: pool.clone(),
+            admission,
+            clock: MonotonicClock::new(),
+            remote: remote.clone(),
+        };
+        let seats =
+            inboxes.into_iter().zip(sockets).enumerate().map(|(index, (inbox, listeners))| Seat {
+                index,
+                workers,
+                cpu: assigned.as_ref().ok().and_then(|cpus| cpus.get(index).copied()),
+                inbox,
+                listeners,
+                counters: monitor.worker(index),
+                sockets: monitor.socket(index),
+            });
+        let mut team = Team::start(&plan, seats, maker)?;
+        let pinned = team.pinned(&mut warnings);
+        let signals = match self.handle_signals {
+            true => Some(signals::Watch::start(remote.clone())?),
+            false => None,
+        };
+        let report = Report {
+            addresses,
+            backend: chosen.name,
+            backend_why: chosen.why,
+            pinned,
+            unpinned_why: assigned.err(),
+            memory_kind: pool.kind(),
+            memory_budget_bytes: budget_bytes,
+            memory_is_default: self.memory_budget.is_none(),
+            settings: self.settings,
+            max_connections: self.max_connections,
+            max_per_address: self.max_per_address,
+            descriptors: self.descriptors,
+            warnings,
+        };
+        Ok(Running::new(team, remote, monitor, report, signals))
+    }
+}
+
+/// Checks what can be checked of settings and a number of workers without opening anything.
+pub(crate) fn check(settings: &Settings, workers: usize) -> Result<(), Error> {
+    let Settings { batch, ring, limits, ping_after, dead_after, .. } = settings;
+    let setting = |name, problem: String| Err(Error::Setting { name, problem });
+    if !(1..=MAX_BATCH).contains(batch) {
+        return setting("batch", format!("{batch} messages a call; allowed is 1 to {MAX_BATCH}"));
+    }
+    if !(16..=1 << 20).contains(ring) {
+        return setting("ring", format!("{ring} slots; allowed is 16 to {}", 1 << 20));
+    }
+    if workers > MAX_WORKERS {
+        let problem = format!("{workers}; allowed is 0 (one a core) to {MAX_WORKERS}");
+        return setting("workers", problem);
+    }
+    for (name, bytes) in [("max-frame", limits.max_frame), ("max-message", limits.max_message)] {
+        if !(1..=MAX_MESSAGE_BYTES).contains(&bytes) {
+            return setting(name, format!("{bytes} bytes; allowed is 1 to {MAX_MESSAGE_BYTES}"));
+        }
+    }
+    if settings.max_unsent_bytes < 1024 {
+        let problem = format!("{} bytes; at least 1 KiB", settings.max_unsent_bytes);
+        return setting("max-unsent", problem);
+    }
+    if settings.handshake_timeout.is_zero() {
+        return setting("handshake-timeout", "0: a handshake needs some time".into());
+    }
+    if !dead_after.is_zero() && !ping_after.is_zero() && dead_after <= ping_after {
+        let problem = format!(
+            "{dead_after:?} is not longer than ping-after ({ping_after:?}): no peer could answer \
+             the ping in time; set both, or one of them to 0 to turn it off"
+        );
+        return setting("dead-after", problem);
+    }
+    Ok(())
+}
