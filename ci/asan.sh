@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Suite asan: the unit tests of core, ws, pipeline and the epoll backend under AddressSanitizer (nightly).
+# Suite asan: the tests of core, ws, pipeline and the epoll backend under AddressSanitizer (nightly).
 set -euo pipefail
 # shellcheck source=ci/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -9,6 +9,6 @@ budget 900 "$@"
 need_nightly
 # With --target, build scripts and proc macros stay uninstrumented.
 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$target/asan" \
-    cargo +nightly nextest run --lib --target "$(host_triple)" --no-fail-fast \
+    cargo +nightly nextest run --tests --target "$(host_triple)" --no-fail-fast \
     --status-level fail --final-status-level slow \
     -p hioload-core -p hioload-ws-proto -p hioload-pipeline -p hioload-sockets

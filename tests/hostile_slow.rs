@@ -208,8 +208,8 @@ fn a_client_that_sends_and_never_reads_is_read_no_further() {
     let mut client = Raw::open(server.address());
     client.stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     let message = frame(true, BINARY, &[1; 32 * KIB]);
-    // Replies may exceed the limit by a message and a turn's input.
-    let most = (MAX_UNSENT + 64 * KIB + 64 * KIB + 2 * 32 * KIB) as u64;
+    // Replies may exceed the limit by a message and a turn's input, 256 KiB.
+    let most = (MAX_UNSENT + 64 * KIB + 256 * KIB + 2 * 32 * KIB) as u64;
     let mut stuck = false;
     for _ in 0..4_000 {
         match client.stream.write_all(&message) {

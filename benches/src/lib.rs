@@ -1,18 +1,26 @@
 //! What the benchmarks share: a worker over the in-memory backend, driven by hand, so that what is
-//! measured is the pipeline and not a kernel.
+//! measured is the pipeline and not a kernel; and one over epoll, driven the same way, so that the
+//! backend's own work can be counted.
 
 #![forbid(unsafe_code)]
 
 use std::sync::Arc;
+#[cfg(target_os = "linux")]
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+};
 
 use hioload_core::clock::{ManualClock, Now};
-use hioload_core::{NodePool, PoolConfig};
+use hioload_core::{NodePool, Pool, PoolConfig};
 use hioload_pipeline::admission::Admission;
 use hioload_pipeline::counters::WorkerCounters;
 use hioload_pipeline::fake::{Fake, Mode, Peer};
 use hioload_pipeline::inbox::inboxes;
 use hioload_pipeline::middleware::Recover;
 use hioload_pipeline::{Handler, Parts, Settings, Worker};
+#[cfg(target_os = "linux")]
+use hioload_sockets::epoll::{Epoll, EpollConfig, Listeners};
 use hioload_ws_proto::Opcode;
 use hioload_ws_proto::encode::encode_into;
 
@@ -38,6 +46,23 @@ pub fn client_frames(payload_bytes: usize, count: usize) -> Vec<u8> {
     all
 }
 
+/// What a worker is made of, and its pool once more for its backend.
+fn parts() -> (Parts, Pool) {
+    let config = PoolConfig { node: None, budget_bytes: BUDGET_BYTES, huge: false };
+    let node = NodePool::new(config).expect("256 MiB of address space");
+    let settings = Settings::default();
+    let (_, mut inboxes) = inboxes(1, settings.ring);
+    let pool = node.share();
+    let parts = Parts {
+        settings,
+        pool: pool.clone(),
+        inbox: inboxes.remove(0),
+        counters: Arc::new(WorkerCounters::default()),
+        admission: Admission::new(0, 0),
+    };
+    (parts, pool)
+}
+
 /// A worker with open sessions.
 pub struct Rig<H: Handler> {
     worker: Worker<Fake, Recover<H>>,
@@ -52,17 +77,7 @@ impl<H: Handler> Rig<H> {
     /// # Panics
     /// When the machine has no memory for the pool, or a handshake fails.
     pub fn new(handler: H, sessions: usize) -> Self {
-        let config = PoolConfig { node: None, budget_bytes: BUDGET_BYTES, huge: false };
-        let pool = NodePool::new(config).expect("256 MiB of address space");
-        let settings = Settings::default();
-        let (_, mut inboxes) = inboxes(1, settings.ring);
-        let parts = Parts {
-            settings,
-            pool: pool.share(),
-            inbox: inboxes.remove(0),
-            counters: Arc::new(WorkerCounters::default()),
-            admission: Admission::new(0, 0),
-        };
+        let (parts, _) = parts();
         let fake = Fake::new(Mode::Readiness);
         let net = fake.net();
         let clock = ManualClock::default();
@@ -108,4 +123,86 @@ pub fn echo() -> impl Handler<Session = ()> {
         // A session that can't be sent to is the peer's doing.
         let _ = context.echo(message);
     })
+}
+
+/// A worker over epoll and its clients, on one thread and the loopback: each step is the same
+/// system calls in the same order, so that instructions can be counted.
+#[cfg(target_os = "linux")]
+pub struct EpollRig<H: Handler> {
+    worker: Worker<Epoll, Recover<H>>,
+    clock: ManualClock,
+    clients: Vec<TcpStream>,
+    out: Vec<u8>,
+}
+
+#[cfg(target_os = "linux")]
+impl<H: Handler> EpollRig<H> {
+    /// Opens `sessions` sessions.
+    ///
+    /// # Panics
+    /// When the machine has no loopback, or a handshake fails.
+    pub fn new(handler: H, sessions: usize) -> Self {
+        let (parts, pool) = parts();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = Listeners::bind(&[any], 1, 1024).expect("a port on the loopback");
+        let address = listeners.local_addrs()[0];
+        let mine = listeners.into_workers().remove(0);
+        let config = EpollConfig::new(mine, pool, Arc::default());
+        let epoll = Epoll::new(config).expect("an epoll descriptor");
+        let worker = Worker::new(epoll, Recover::new(handler), parts, Now::ZERO);
+        let out = vec![0; 1 << 20];
+        let mut rig = EpollRig { worker, clock: ManualClock::default(), clients: Vec::new(), out };
+        for _ in 0..sessions {
+            let client = TcpStream::connect(address).expect("the listener is there");
+            client.set_nodelay(true).expect("TCP");
+            client.set_nonblocking(true).expect("a socket");
+            rig.clients.push(client);
+        }
+        rig.send_all(REQUEST);
+        for client in 0..sessions {
+            let mut got = rig.read(client);
+            while got == 0 {
+                rig.turn();
+                got = rig.read(client);
+            }
+            assert!(rig.out[..got].starts_with(b"HTTP/1.1 101"));
+        }
+        rig
+    }
+
+    fn turn(&mut self) {
+        self.worker.turn(&self.clock).expect("epoll goes on");
+    }
+
+    fn send_all(&mut self, bytes: &[u8]) {
+        for client in &mut self.clients {
+            client.write_all(bytes).expect("a socket's buffer has room for it");
+        }
+    }
+
+    /// Bytes that wait at a client now; the last ones are in `out`.
+    fn read(&mut self, client: usize) -> usize {
+        match self.clients[client].read(&mut self.out) {
+            Ok(len) => len,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
+            Err(e) => panic!("the loopback fails: {e}"),
+        }
+    }
+
+    /// Each client sends `bytes` and gets `expected` bytes back.
+    ///
+    /// # Panics
+    /// When it gets more, or the worker fails.
+    pub fn round(&mut self, bytes: &[u8], expected: usize) {
+        self.send_all(bytes);
+        self.turn();
+        for client in 0..self.clients.len() {
+            let mut got = self.read(client);
+            while got < expected {
+                self.turn();
+                got += self.read(client);
+            }
+            assert_eq!(got, expected, "an echo and nothing else");
+        }
+    }
 }

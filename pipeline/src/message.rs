@@ -35,7 +35,7 @@ pub(crate) enum Room<'t> {
 }
 
 /// One whole message. It lies in the memory into which it was received, and an echo leaves from
-/// there ([`crate::Reply::echo`]); the memory is lent for the batch, so what must outlive it is
+/// there ([`crate::Context::echo`]); the memory is lent for the batch, so what must outlive it is
 /// copied by the handler.
 #[derive(Debug)]
 pub struct Message<'t> {

@@ -191,13 +191,15 @@ fn spawn<H: Handler + 'static>(
         let pinned = cpu.map(|cpu| host::pin(cpu).map(|()| cpu).map_err(|error| (cpu, error)));
         let cpu = pinned.as_ref().and_then(|pinned| pinned.as_ref().ok().copied());
         let pool = pool.share();
+        let max_unsent_bytes = settings.max_unsent_bytes;
         let parts = Parts { settings, pool: pool.clone(), inbox, counters, admission };
         let context = WorkerContext { index, workers, cpu, remote };
         let work = Work { parts, context, make, pinned, ready, clock };
         let cannot_start = |source| Error::Start { worker: index, source };
         match transport {
             Transport::Sockets(listeners) => {
-                let config = EpollConfig::new(listeners, pool, sockets);
+                let mut config = EpollConfig::new(listeners, pool, sockets);
+                config.pending_max_bytes = config.pending_max_bytes.min(max_unsent_bytes);
                 work.on(Epoll::new(config).map_err(cannot_start)?)?;
             }
             #[cfg(target_os = "linux")]

@@ -51,6 +51,10 @@ pub(crate) struct Live {
     pub(crate) mtu_class: u8,
     /// Rings that it would rather have.
     pub(crate) wish_class: u8,
+    /// Output is refused so that the queues drain and the rings can change; since when.
+    pub(crate) growing: Option<Now>,
+    /// It tried to change rings and never came to rest.
+    pub(crate) restless: bool,
     /// Counted as half-open.
     pub(crate) half_open: bool,
     /// Made from a SYN cookie, whose ACK may come again.
@@ -95,6 +99,8 @@ impl Default for Live {
             peer_sack: false,
             mtu_class: 0,
             wish_class: 0,
+            growing: None,
+            restless: false,
             half_open: false,
             cookie: false,
             outgoing: false,

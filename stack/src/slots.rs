@@ -9,7 +9,7 @@
 //! Invariants: a chunk's memory stays where it is until the chunk is dropped, which happens only
 //! when all its slots are vacant or with the slab. A header with `occupied` set holds a
 //! socket; its rings are reached through that socket alone, except for the one window at a time
-//! that [`Slots::lend`] gives away.
+//! that [`Lending::lend`] gives away.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -352,12 +352,12 @@ impl<'t> Lending<'t> {
     /// `f` must not call a receiving function of a socket, nor remove a slot: the callers in
     /// [`crate::turn`] don't, and `f` can't reach the other face.
     #[inline]
-    pub(crate) fn with<R>(&mut self, f: impl FnOnce(&mut Table) -> R) -> R {
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Table) -> R) -> R {
         // SAFETY: made from a `&mut Table` that is borrowed for `'t`. All use of it goes through
         // the two faces, which stay on one thread (`NonNull` isn't `Send`), one call at a time: `f`
-        // gets the table for the call only, and this face is borrowed meanwhile. What is lent is
-        // ring memory, which is in none of the table's own structures.
-        f(unsafe { self.table.as_mut() })
+        // gets the table for the call only, and no caller's `f` holds a face, so calls don't nest.
+        // What is lent is ring memory, which is in none of the table's own structures.
+        f(unsafe { &mut *self.table.as_ptr() })
     }
 
     /// Lends the contiguous part of what a connection received, once a turn. Tells whether it is

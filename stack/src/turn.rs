@@ -75,25 +75,28 @@ impl TxTurn<'_> {
     pub fn build(&mut self, id: ConnId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> bool {
         let Some((index, slot)) = self.thawed(id) else { return false };
         let built = self.lending.with(|table| {
-            table.slots.with(slot, |socket, _| {
-                socket.send(|ring| match ring.get_mut(..len) {
+            table.slots.with(slot, |socket, live| {
+                if live.growing.is_some() {
+                    return false;
+                }
+                let built = socket.send(|ring| match ring.get_mut(..len) {
                     Some(room) => {
                         fill(room);
                         (len, true)
                     }
                     None => (0, false),
-                })
+                });
+                built.unwrap_or(false)
             })
         });
-        let built = built.unwrap_or(false);
         if built {
-            touch(&mut self.lending, slot, index, self.touched);
+            touch(&self.lending, slot, index, self.touched);
         }
         built
     }
 
     /// Bytes that were taken and aren't acknowledged yet.
-    pub fn unsent(&mut self, id: ConnId) -> usize {
+    pub fn unsent(&self, id: ConnId) -> usize {
         self.lending.with(|table| match live(table, id) {
             Some((_, slot)) => table.slots.with(slot, |socket, _| socket.send_queue()),
             None => 0,
@@ -101,7 +104,7 @@ impl TxTurn<'_> {
     }
 
     /// The peer; `None` for a dead connection.
-    pub fn peer(&mut self, id: ConnId) -> Option<SocketAddr> {
+    pub fn peer(&self, id: ConnId) -> Option<SocketAddr> {
         self.lending.with(|table| peer(table, id))
     }
 
@@ -111,21 +114,24 @@ impl TxTurn<'_> {
             // Known, but frozen and no memory to thaw it: the user keeps the output.
             return if known { Offer::Part(0) } else { Offer::Taken };
         };
+        let (now, can_grow) = (self.now, self.core.isn_known);
         let (offer, first) = self.lending.with(|table| {
             let offer = table.slots.with(slot, |socket, live| {
                 if !socket.may_send() {
                     return Offer::Taken;
                 }
                 let room = socket.send_capacity() - socket.send_queue();
-                if room >= bytes.len() || !whole {
-                    let taken = socket.send_slice(bytes).unwrap_or(0);
-                    if taken < bytes.len() {
-                        want(live, slot, bytes.len() - taken);
-                    }
-                    return Offer::Part(taken);
+                let mut taken = 0;
+                if live.growing.is_none() && (room >= bytes.len() || !whole) {
+                    taken = socket.send_slice(bytes).unwrap_or(0);
                 }
-                want(live, slot, bytes.len());
-                Offer::Part(0)
+                if taken < bytes.len() {
+                    want(live, slot, bytes.len() - taken);
+                    if can_grow && !live.restless && live.wish_class > Slots::class(slot) {
+                        live.growing = live.growing.or(Some(now));
+                    }
+                }
+                Offer::Part(taken)
             });
             let live = table.slots.live_mut(slot);
             (offer, !std::mem::replace(&mut live.touched, true))
@@ -172,7 +178,7 @@ pub(crate) fn peer(table: &Table, id: ConnId) -> Option<SocketAddr> {
     Some(SocketAddr::new(tuple.remote_ip(), tuple.remote_port))
 }
 
-fn touch(lending: &mut Lending<'_>, slot: u32, index: u32, touched: &mut Vec<u32>) {
+fn touch(lending: &Lending<'_>, slot: u32, index: u32, touched: &mut Vec<u32>) {
     let first =
         lending.with(|table| !std::mem::replace(&mut table.slots.live_mut(slot).touched, true));
     if first {

@@ -28,3 +28,92 @@ fn bytes_come_back_in_order_over_both_families() {
         }
     }
 }
+
+#[test]
+fn a_million_bytes_pass_with_every_offload() {
+    for seed in [0, 16, 32, 48] {
+        let mut pair = Pair::new(seed, Faults::default(), 1500, [config(0), config(1)]);
+        pair.stacks[1].listen(80).unwrap();
+        let (mut client, mut echo) = (Client::new(), Echo::default());
+        client.open(&mut pair.stacks[0], server(true), 1, 500_000);
+        client.open(&mut pair.stacks[0], server(false), 2, 500_000);
+        pair.run([&mut client, &mut echo], MINUTE, |_| false);
+        assert_eq!((client.finished, client.broken), (2, 0));
+        let counters = pair.stacks[1].counters().snapshot();
+        assert_eq!(counters.drop_checksum_total, 0);
+    }
+}
+
+#[test]
+fn rings_grow_for_those_who_need_it_and_the_round_trip_is_known() {
+    let faults = Faults { delay_us: 10_000, ..Faults::default() };
+    let mut pair = Pair::new(1, faults, 1500, [config(0), config(1)]);
+    pair.stacks[1].listen(80).unwrap();
+    let (mut client, mut echo) = (Client::new(), Echo::default());
+    let id = client.open(&mut pair.stacks[0], server(false), 9, 100_000);
+    let conn = client.conns.get_mut(&key(id)).unwrap();
+    (conn.lockstep, conn.piece) = (true, 8_000);
+    pair.run([&mut client, &mut echo], Duration::from_millis(300), |_| false);
+    let stats = pair.stacks[0].stats(id).unwrap();
+    assert_eq!(stats.ring_bytes, 16_384, "{stats:?}");
+    let rtt = stats.rtt.unwrap();
+    assert!(rtt >= Duration::from_millis(20) && rtt < Duration::from_millis(60), "{rtt:?}");
+    pair.run([&mut client, &mut echo], MINUTE, |_| false);
+    assert_eq!((client.finished, client.broken), (1, 0));
+}
+
+#[derive(Clone, Default)]
+struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_trace_is_a_capture_of_one_peers_packets() {
+    let mut pair = Pair::plain();
+    pair.stacks[1].listen(80).unwrap();
+    let (mut client, mut echo) = (Client::new(), Echo::default());
+    let file = Shared::default();
+    pair.stacks[0].trace(server(false), 5, Box::new(file.clone())).unwrap();
+    client.open(&mut pair.stacks[0], server(true), 9, 100);
+    client.open(&mut pair.stacks[0], server(false), 9, 5000);
+    pair.run([&mut client, &mut echo], MINUTE, |_| false);
+    let file = file.0.lock().unwrap();
+    assert_eq!(file[..4], 0xa1b2_3c4d_u32.to_le_bytes());
+    let mut rest = &file[24..];
+    let mut packets = 0;
+    while !rest.is_empty() {
+        let kept = u32::from_le_bytes(rest[8..12].try_into().unwrap()) as usize;
+        assert_eq!(rest[16] >> 4, 4, "of the IPv4 connection only");
+        rest = &rest[16 + kept..];
+        packets += 1;
+    }
+    assert_eq!(packets, 5);
+}
+
+#[test]
+fn what_is_configured_wrong_is_said() {
+    let wire = Wire::new(1, Faults::default());
+    let try_with = |change: &dyn Fn(&mut hioload_stack::StackConfig), mtu: u16| {
+        let mut config = config(1);
+        change(&mut config);
+        let link = SimLink::new(&wire, 1, mtu);
+        hioload_stack::Stack::new(link, &config, hioload_core::Now::ZERO)
+            .err()
+            .map(|e| e.to_string())
+    };
+    assert_eq!(try_with(&|_| (), 1500), None);
+    assert!(try_with(&|c| c.addresses.clear(), 1500).unwrap().contains("0 addresses"));
+    assert!(try_with(&|c| c.addresses[0].prefix = 33, 1500).unwrap().contains("10.0.0.2"));
+    assert!(try_with(&|c| c.vlan = Some(4095), 1500).unwrap().contains("4095"));
+    assert!(try_with(&|_| (), 1279).unwrap().contains("1279"));
+    assert!(try_with(&|c| c.ring_class = 3, 1500).unwrap().contains("ring class"));
+}

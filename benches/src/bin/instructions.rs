@@ -8,7 +8,7 @@
 
 use std::hint::black_box;
 
-use hioload_benches::{Rig, client_frames, echo};
+use hioload_benches::{EpollRig, Rig, client_frames, echo};
 use hioload_ws_proto::{Decoder, Item, Limits, Role, Rules, mask};
 
 /// A scenario: its name, how many messages a step handles, and what a number of steps does.
@@ -36,6 +36,11 @@ const SCENARIOS: &[Scenario] = scenarios! {
     "echo_20B_50_sessions_depth_1", 50 => |steps, n| echoes(steps, n, 1, 20);
     "echo_1KiB_50_sessions_depth_1", 50 => |steps, n| echoes(steps, n, 1, 1024);
     "echo_16KiB_1_session_depth_1", 1 => |steps, n| echoes(steps, 1, n, 16 * 1024);
+    "epoll_20B_1_session_depth_1", 1 => |steps, n| epoll_echoes(steps, 1, n, 20);
+    "epoll_20B_1_session_depth_16", 16 => |steps, n| epoll_echoes(steps, 1, n, 20);
+    "epoll_20B_50_sessions_depth_1", 50 => |steps, n| epoll_echoes(steps, n, 1, 20);
+    "epoll_1KiB_1_session_depth_16", 16 => |steps, n| epoll_echoes(steps, 1, n, 1024);
+    "epoll_16KiB_1_session_depth_2", 2 => |steps, n| epoll_echoes(steps, 1, n, 16 * 1024);
 };
 
 fn main() {
@@ -92,5 +97,14 @@ fn echoes(steps: usize, sessions: usize, depth: usize, payload_bytes: usize) {
     let expected = frames.len() - 4 * depth;
     for _ in 0..steps {
         rig.round(&frames, |reply| assert_eq!(reply.len(), expected));
+    }
+}
+
+/// The client's reads and writes, two system calls a session and step, are in the figures.
+fn epoll_echoes(steps: usize, sessions: usize, depth: usize, payload_bytes: usize) {
+    let mut rig = EpollRig::new(echo(), sessions);
+    let frames = client_frames(payload_bytes, depth);
+    for _ in 0..steps {
+        rig.round(&frames, frames.len() - 4 * depth);
     }
 }

@@ -22,10 +22,6 @@ pub(super) const RECEIVE_MIN: usize = 16 * 1024;
 /// What all that are ready may receive before the first of them has its turn again, where that
 /// leaves each [`RECEIVE_UNIT`]: some milliseconds of work.
 const ROUND_BYTES: usize = 16 * 1024 * 1024;
-/// The most output that a connection may gather in a turn: the replies to what it receives, and to
-/// a message of as much that began before. One output is always taken.
-const PENDING_MAX_BYTES: usize = 2 * TURN_BYTES;
-
 /// How much one of `ready` connections receives at once. Much is cheaper: fewer calls, and fewer
 /// messages that the end of a window cuts, which cost a copy (16 KiB messages, 16 in flight: a
 /// third less time with 256 KiB than with 64 KiB). Little lets others wait less.
@@ -107,14 +103,16 @@ pub struct EpollTx<'t> {
     pub(super) backlogs: &'t Slab<Backlog>,
     pub(super) pool: &'t Pool,
     pub(super) counters: &'t SocketCounters,
+    /// See [`EpollConfig::pending_max_bytes`](super::EpollConfig::pending_max_bytes).
+    pub(super) pending_max_bytes: usize,
 }
 
 impl EpollTx<'_> {
     /// Whether `len` more bytes are taken now.
-    fn has_room(conn: &Conn, len: usize) -> bool {
+    fn has_room(&self, conn: &Conn, len: usize) -> bool {
         let pending = conn.pending_bytes.get() as usize;
         conn.backlog.get() == NONE
-            && (pending == 0 || pending.saturating_add(len) <= PENDING_MAX_BYTES)
+            && (pending == 0 || pending.saturating_add(len) <= self.pending_max_bytes)
     }
 
     /// Remembers that `Writable` must follow.
@@ -147,7 +145,7 @@ impl<'t> TxHalf<'t> for EpollTx<'t> {
         let Some(conn) = self.table.live(id).filter(|conn| len > 0 && !conn.is(CLOSING)) else {
             return Ok(());
         };
-        if !Self::has_room(conn, len) {
+        if !self.has_room(conn, len) {
             return self.refuse(id, conn, out);
         }
         match out {
@@ -165,7 +163,7 @@ impl<'t> TxHalf<'t> for EpollTx<'t> {
         let Some(conn) = self.table.live(id).filter(|conn| !conn.is(CLOSING)) else {
             return false;
         };
-        if len == 0 || !Self::has_room(conn, len) {
+        if len == 0 || !self.has_room(conn, len) {
             return false;
         }
         match self.pending.build(id, conn, len, fill) {

@@ -31,7 +31,9 @@ use hioload_core::clock::Now;
 use hioload_core::pool::Pool;
 use hioload_core::slab::Slab;
 use hioload_core::wait::Wait;
-use hioload_pipeline::backend::{Accepting, Backend, Capabilities, ConnId, Events, Gone, Wake};
+use hioload_pipeline::backend::{
+    Accepting, Backend, Capabilities, ConnId, Events, Gone, TURN_BYTES, Wake,
+};
 
 use crate::counters::SocketCounters;
 use accept::Acceptor;
@@ -68,6 +70,11 @@ pub struct EpollConfig {
     pub arena_bytes: usize,
     /// Memory of a turn for output that the handler builds.
     pub scratch_bytes: usize,
+    /// The most output that a connection may gather in a turn before it is refused; one output is
+    /// always taken. By default room for the replies to what it receives in a turn, and to a
+    /// message of as much that began before. What the kernel doesn't take of it waits here, so it
+    /// should not exceed what a session may have unsent.
+    pub pending_max_bytes: usize,
     /// The most connections accepted a turn and listener.
     pub accept_burst: usize,
     /// How many connections to make room for at once; more are taken as they come.
@@ -83,6 +90,7 @@ impl EpollConfig {
             counters,
             arena_bytes: ARENA_BYTES,
             scratch_bytes: SCRATCH_BYTES,
+            pending_max_bytes: 2 * TURN_BYTES,
             accept_burst: ACCEPT_BURST,
             expected_connections: 0,
         }
@@ -102,6 +110,7 @@ pub struct Epoll {
     reports: Box<[sys::RawEvent]>,
     bell: Arc<Bell>,
     pool: Pool,
+    pending_max_bytes: usize,
     counters: Arc<SocketCounters>,
     /// Counts the polls.
     turn: u32,
@@ -131,6 +140,7 @@ impl Epoll {
             reports: vec![sys::RawEvent { events: 0, u64: 0 }; REPORTS].into_boxed_slice(),
             bell: Arc::new(bell),
             pool,
+            pending_max_bytes: config.pending_max_bytes,
             counters,
             turn: 0,
             ready: 0,
@@ -164,6 +174,7 @@ impl Backend for Epoll {
             backlogs: &self.backlogs,
             pool: &self.pool,
             counters: &self.counters,
+            pending_max_bytes: self.pending_max_bytes,
         };
         (rx, tx)
     }

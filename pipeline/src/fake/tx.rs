@@ -9,7 +9,7 @@ use super::output::Piece;
 use crate::backend::{ConnId, TxHalf};
 use crate::window::{Out, Window};
 
-/// The transmit half of a turn of [`Fake`].
+/// The transmit half of a turn of [`Fake`](super::Fake).
 pub struct FakeTx<'t> {
     pub(super) conns: &'t mut [Conn],
     pub(super) dirty: &'t mut Vec<u32>,

@@ -53,12 +53,23 @@ impl Tcp {
 
     /// Moves a quiescent connection to other rings.
     pub(super) fn move_rings<T: LinkTx>(&mut self, index: u32, class: u8, out: &mut Out<'_, T>) {
+        let was = *self.table.slots.live(self.table.conns.at(index).live);
+        let old_class = Slots::class(self.table.conns.at(index).live);
         self.freeze(index);
-        self.table.conns.at_mut(index).record.ring_class = class;
-        // Where there is no memory for larger rings it stays frozen; its next segment tries again.
-        if self.thaw(index, out) {
-            self.mark_dirty(index);
+        for class in [class, old_class] {
+            self.table.conns.at_mut(index).record.ring_class = class;
+            if self.thaw(index, out) {
+                let slot = self.table.conns.at(index).live;
+                let live = self.table.slots.live_mut(slot);
+                // What the user waits for, and what the operator looks at, outlives the rings.
+                (live.wanted, live.rtt_us) = (was.wanted, was.rtt_us);
+                live.retransmits = was.retransmits;
+                return self.mark_dirty(index);
+            }
         }
+        // The memory that it had a moment ago is gone.
+        self.core.counters.drop_no_memory_total.inc();
+        self.finish_frozen(index, Gone::Failed, out.now);
     }
 
     /// A segment for a frozen connection.

@@ -117,8 +117,9 @@ impl Tcp {
         out: &mut Out<'_, T>,
     ) {
         let slot = self.table.conns.at(index).live;
-        let (state, live, window) =
-            self.table.slots.with(slot, |socket, live| (socket.state(), *live, window_of(socket)));
+        let (state, live, window, unsent) = self.table.slots.with(slot, |socket, live| {
+            (socket.state(), *live, window_of(socket), socket.send_queue())
+        });
         let verdict = match state {
             // smoltcp knows what may answer our SYN (RFC 9293 §3.10.7.3).
             State::SynSent => Verdict::Take,
@@ -145,7 +146,14 @@ impl Tcp {
             }
             _ => Edges::of(&live).judge(segment),
         };
+        // Where our FIN alone is in flight, smoltcp's third duplicate ACK stops the timer, and
+        // resends nothing: it must not count them. The FIN goes again by its timer.
+        let only_fin = unsent == 0
+            && matches!(state, State::FinWait1 | State::Closing | State::LastAck)
+            && segment.len() == 0
+            && segment.ack == live.snd_una;
         match verdict {
+            Verdict::Take if only_fin && !segment.has(RST) => {}
             Verdict::Take => {
                 let end = segment.seq.wrapping_add(segment.len());
                 let old = before(segment.seq, live.rcv_nxt) && !before(live.rcv_nxt, end);

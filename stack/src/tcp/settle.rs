@@ -21,6 +21,9 @@ const SEGMENTS_MAX: usize = 64;
 /// A timer that is due and does nothing is looked at again after this.
 const PATIENCE: Duration = Duration::from_millis(2);
 
+/// How long output is refused in the hope that the queues drain and the rings can be changed.
+const GROW_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How often a window that closed under a retransmission is asked for.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -120,6 +123,11 @@ impl Tcp {
                     let _gone = socket.recv(|bytes| (bytes.len(), ()));
                 }
             }
+            if live.growing.is_some_and(|since| now >= since.after(GROW_PATIENCE)) {
+                // The peer never lets it rest: it lives with the rings that it has.
+                live.growing = None;
+                live.restless = true;
+            }
             if live.half_open && now >= live.began.after(config.handshake_timeout) {
                 live.failed = true;
                 counters.half_open_reaped_total.inc();
@@ -213,6 +221,9 @@ impl Tcp {
             if live.closing {
                 at = at.min(live.began.after(config.fin_timeout));
             }
+            if let Some(since) = live.growing {
+                at = at.min(since.after(GROW_PATIENCE));
+            }
             if let Some(idle) = config.freeze_after
                 && poll.quiescent
                 && self.core.isn_known
@@ -305,7 +316,10 @@ impl News {
             return Some(News::Opened);
         }
         let room = socket.send_capacity() - socket.send_queue();
-        if live.wanted > 0 && room >= (live.wanted as usize).min(socket.send_capacity()) {
+        if live.wanted > 0
+            && live.growing.is_none()
+            && room >= (live.wanted as usize).min(socket.send_capacity())
+        {
             return Some(News::Writable);
         }
         if socket.can_recv() {

@@ -171,6 +171,16 @@ impl SimLink {
     }
 }
 
+fn fold(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2);
+    let mut sum: u32 =
+        words.map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
 impl Link for SimLink {
     type Rx = SimRx;
     type Tx = SimTx;
@@ -213,7 +223,18 @@ impl LinkTx for SimTx {
         Some(&mut self.next)
     }
 
-    fn commit(&mut self, _: TxMeta) {
+    fn commit(&mut self, meta: TxMeta) {
+        // What a device does that was told to.
+        let l3 = usize::from(meta.l2_len);
+        let l4 = l3 + usize::from(meta.l3_len);
+        if meta.ip_checksum {
+            let sum = fold(&self.next[l3..l4]);
+            self.next[l3 + 10..l3 + 12].copy_from_slice(&(!sum).to_be_bytes());
+        }
+        if meta.tcp_checksum {
+            let sum = fold(&self.next[l4..]);
+            self.next[l4 + 16..l4 + 18].copy_from_slice(&(!sum).to_be_bytes());
+        }
         self.sent.push(self.next.clone());
     }
 
@@ -253,8 +274,12 @@ pub struct Pair {
 impl Pair {
     pub fn new(seed: u64, faults: Faults, mtu: u16, configs: [StackConfig; 2]) -> Pair {
         let wire = Wire::new(seed, faults);
+        // Each seed has one of the four.
+        let offloads = Offloads { tx_ip_checksum: seed & 16 != 0, tx_tcp_checksum: seed & 32 != 0 };
         let stack = |side: usize| {
-            Stack::new(SimLink::new(&wire, side, mtu), &configs[side], Now::ZERO).unwrap()
+            let mut link = SimLink::new(&wire, side, mtu);
+            link.info.offloads = offloads;
+            Stack::new(link, &configs[side], Now::ZERO).unwrap()
         };
         let stacks = [stack(0), stack(1)];
         Pair { stacks, wire }

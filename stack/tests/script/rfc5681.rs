@@ -25,3 +25,21 @@ fn the_first_flight_is_bounded() {
     let sent: usize = script.take().iter().map(|seg| seg.data.len()).sum();
     assert_eq!(sent, 2048);
 }
+
+#[test]
+fn duplicate_acknowledgements_do_not_stop_a_lost_fin() {
+    let mut script = Script::new();
+    script.open();
+    script.say(b"end");
+    script.ack += 3;
+    script.send(ACK, &[]);
+    script.stack.close(script.id());
+    script.turn();
+    assert_eq!(script.take().pop().unwrap().flags & FIN, FIN);
+    for _ in 0..5 {
+        script.send(ACK, &[]);
+    }
+    script.take();
+    script.wait(ms(1100));
+    assert_eq!(script.one().flags & FIN, FIN);
+}
