@@ -4,7 +4,6 @@
 //! less room than it needs is taken all the same where nothing else waits, and leaves in pieces
 //! (`owed.rs`); so a message may be larger than any ring. The rest is refused until there is room.
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -155,8 +154,7 @@ impl<L: Port> Backend for Frames<L> {
 
     fn turn(&mut self) -> (FramesRx<'_>, FramesTx<'_>) {
         let (rx, tx) = self.stack.turn();
-        let tx = FramesTx(RefCell::new(Sender { turn: tx, owed: &mut self.owed }));
-        (FramesRx(rx), tx)
+        (FramesRx(rx), FramesTx { turn: tx, owed: &mut self.owed })
     }
 
     fn flush(&mut self, now: Now) {
@@ -228,17 +226,14 @@ impl<'t> RxHalf<'t> for FramesRx<'t> {
 }
 
 /// The transmit half of a turn: output into send rings.
-// Looking at a connection thaws nothing, but the stack needs its table for itself.
-pub struct FramesTx<'t>(RefCell<Sender<'t>>);
-
-struct Sender<'t> {
+pub struct FramesTx<'t> {
     turn: TxTurn<'t>,
     owed: &'t mut Owed,
 }
 
 impl<'t> TxHalf<'t> for FramesTx<'t> {
     fn send(&mut self, conn: ConnId, out: Out<'t>) -> Result<(), Out<'t>> {
-        let (id, Sender { turn, owed }) = (ours(conn), self.0.get_mut());
+        let (id, FramesTx { turn, owed }) = (ours(conn), self);
         if owed.refuse(id) {
             return Err(out);
         }
@@ -261,17 +256,15 @@ impl<'t> TxHalf<'t> for FramesTx<'t> {
     }
 
     fn build(&mut self, conn: ConnId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> bool {
-        let Sender { turn, owed } = self.0.get_mut();
-        !owed.contains(ours(conn)) && turn.build(ours(conn), len, fill)
+        !self.owed.contains(ours(conn)) && self.turn.build(ours(conn), len, fill)
     }
 
     fn unsent(&self, conn: ConnId) -> usize {
-        let mut sender = self.0.borrow_mut();
-        sender.turn.unsent(ours(conn)) + sender.owed.bytes(ours(conn))
+        self.turn.unsent(ours(conn)) + self.owed.bytes(ours(conn))
     }
 
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
-        self.0.borrow_mut().turn.peer(ours(conn))
+        self.turn.peer(ours(conn))
     }
 }
 
