@@ -219,6 +219,14 @@ fn bulk_arrives_whole_on_a_good_wire() {
 }
 
 #[test]
+fn bulk_arrives_whole_through_the_smallest_rings() {
+    let echo = Echo::start(Faults::default(), None, |config| config.ring_class = 0);
+    let began = Instant::now();
+    both_ways(&echo.connect(false), 256 << 10, 3);
+    eprintln!("2 KiB rings: 256 KiB both ways in {:?}", began.elapsed());
+}
+
+#[test]
 fn bulk_arrives_whole_with_a_vlan_tag() {
     bulk("VLAN 7", Faults::default(), Some(7), 2 << 20);
 }
