@@ -137,17 +137,19 @@ async def close_echoed(url):
 
 
 async def too_big_refused(url):
-    async with connect(url, max_size=None) as ws:
-        try:
-            await ws.send(bytes(MIB + 1))
-        except ConnectionClosed:
-            pass  # refused on the header, before all of it was written
-        except AttributeError:
-            # Where the close is complete before all of it was written, which small TCP windows
-            # make likely, websockets 17 aborts a transport that asyncio has taken apart already.
-            pass
-        end = await closed_with(ws)
-        expect(end and end[0], 1009, "close code after 1 MiB + 1")
+    end = None
+    try:
+        async with connect(url, max_size=None) as ws:
+            try:
+                await ws.send(bytes(MIB + 1))
+            except ConnectionClosed:
+                pass  # refused on the header, before all of it was written
+            end = await closed_with(ws)
+    except AttributeError:
+        # Leaving closes once more. Python 3.11's asyncio fails to abort a transport that was
+        # closed with output left, as it is where the server's windows are small.
+        pass
+    expect(end and end[0], 1009, "close code after 1 MiB + 1")
 
 
 async def too_big_in_fragments_refused(url):
