@@ -23,7 +23,7 @@ done
 
 # What needs the machine's own network comes before the namespace.
 if [[ ${HIOLOAD_LAB:-} != namespace ]]; then
-    "$repo/ci/install.sh" lab nextest python node autobahn
+    "$repo/ci/install.sh" lab python node autobahn
     cargo test --quiet -p hioload-dataplane --features lab --no-run
     build_appliance
     exec env HIOLOAD_LAB=namespace unshare --net bash "$0" "$@"
@@ -85,6 +85,14 @@ drains() {
     "$1" drain "$url4" --pid "$pid" && drained "$pid"
 }
 
+# waits_for INTERFACE ADDRESS: the server outlives that its interface is down for a moment.
+waits_for() {
+    ip link set "$1" down
+    sleep 0.5
+    ip link set "$1" up
+    answers_ping "$2"
+}
+
 # ends_without INTERFACE: the server ends by itself, with a failure, when its interface is gone.
 ends_without() {
     ip link delete "$1"
@@ -118,6 +126,7 @@ run_tap() {
         check "tap: $client drain" drains "$client"
     done
     serve_on tap hw0 9 --app echo
+    check "tap: the interface is down and up" waits_for hw0 10.9.0.2
     check "tap: the interface is deleted" ends_without hw0
 }
 
@@ -139,6 +148,7 @@ run_af-packet() {
     check "af-packet: python broadcast, another station address" python_client broadcast "$url4"
     check "af-packet: SIGTERM" stop_server "$server_pid"
     serve_on af-packet hw1 8 --app echo
+    check "af-packet: the interface is down and up" waits_for hw1 10.8.0.2
     check "af-packet: the interface is deleted" ends_without hw1
 }
 
