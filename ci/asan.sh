@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Suite asan: the tests of core, ws, pipeline and the epoll backend under AddressSanitizer (nightly).
+# Suite asan: the tests of core, ws, pipeline, stack and the epoll backend under AddressSanitizer (nightly).
 set -euo pipefail
 # shellcheck source=ci/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -8,7 +8,8 @@ budget 900 "$@"
 "$repo/ci/install.sh" nextest
 need_nightly
 # With --target, build scripts and proc macros stay uninstrumented.
-RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$target/asan" \
+# The simulation of the stack has its thousands of seeds in the suite nextest.
+HIOLOAD_SEEDS=200 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$target/asan" \
     cargo +nightly nextest run --tests --target "$(host_triple)" --no-fail-fast \
     --status-level fail --final-status-level slow \
-    -p hioload-core -p hioload-ws-proto -p hioload-pipeline -p hioload-sockets
+    -p hioload-core -p hioload-ws-proto -p hioload-pipeline -p hioload-sockets -p hioload-stack

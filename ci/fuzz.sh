@@ -17,7 +17,7 @@ mkdir -p "$findings"
 out=$target/fuzz
 cargo +nightly fuzz build --target-dir "$out" 2>"$logs/fuzz-build.log" ||
     { tail -n 40 "$logs/fuzz-build.log" >&2 && die "the fuzz targets do not build"; }
-for name in decode handshake client_handshake encode_roundtrip; do
+for name in decode handshake client_handshake encode_roundtrip segments; do
     mkdir "$corpus/$name"
     if ! cargo +nightly fuzz run --target-dir "$out" "$name" "$corpus/$name" -- \
         -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \

@@ -150,7 +150,7 @@ fn simulate(seed: u64) {
 fn every_byte_arrives_in_order_whatever_the_wire_does() {
     let (first, count) = match env("HIOLOAD_SEED") {
         Some(seed) => (seed, 1),
-        None => (0, env("HIOLOAD_SEEDS").unwrap_or(300)),
+        None => (0, env("HIOLOAD_SEEDS").unwrap_or(2000)),
     };
     for seed in first..first + count {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
