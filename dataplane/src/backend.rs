@@ -22,6 +22,9 @@ use crate::bell::Bell;
 use crate::link::Port;
 use crate::owed::{Memory, Owed, Paid};
 
+/// How often a link is looked at that may be gone.
+const DOUBT: Duration = Duration::from_secs(1);
+
 /// A worker's connections over its own TCP/IP stack. It owns the link.
 pub struct Frames<L: Port> {
     stack: Stack<L>,
@@ -45,10 +48,8 @@ impl<L: Port> Frames<L> {
 
     /// Waits for a frame, a wake-up or the time, and says how late it is then.
     fn wait(&mut self, now: Now, until: Option<Now>) -> io::Result<Now> {
-        let until = match (until, self.stack.next_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        let doubt = self.stack.link_mut().is_in_doubt().then(|| now.after(DOUBT));
+        let until = [until, self.stack.next_deadline(), doubt].into_iter().flatten().min();
         let timeout = until.map(|at| timespec(at.since(now)));
         let began = Instant::now();
         let link = self.stack.link_mut();

@@ -37,7 +37,7 @@ pub struct PacketRx {
     received: [sys::Received; BURST],
     frames: [(usize, usize, RxChecksum); BURST],
     counters: Arc<LinkCounters>,
-    /// An error that may mean that the interface is gone.
+    /// An error that may mean that the interface is gone, until a frame comes.
     doubt: Option<io::Error>,
 }
 
@@ -141,12 +141,17 @@ impl Port for AfPacket {
         self.tx.queued > self.tx.sent
     }
 
+    fn is_in_doubt(&self) -> bool {
+        self.rx.doubt.is_some()
+    }
+
     fn take_fault(&mut self) -> Option<io::Error> {
-        let doubt = self.rx.doubt.take()?;
-        // An interface that is only down comes up again.
+        self.rx.doubt.as_ref()?;
+        // An interface that is only down comes up again. One that is being deleted goes down first,
+        // and then vanishes without another word.
         match sys::interface(&self.interface) {
             Ok(now) if now.index == self.index => None,
-            _ => Some(doubt),
+            _ => self.rx.doubt.take(),
         }
     }
 }
@@ -156,7 +161,10 @@ impl LinkRx for PacketRx {
         let stride = TAG_BYTES + RX_BYTES;
         let received = &mut self.received[..max.min(BURST)];
         let count = match sys::receive(&self.fd, &mut self.memory, stride, TAG_BYTES, received) {
-            Ok(count) => count,
+            Ok(count) => {
+                self.doubt = None;
+                count
+            }
             Err(error) => {
                 let kind = error.kind();
                 if kind != io::ErrorKind::WouldBlock && kind != io::ErrorKind::Interrupted {

@@ -40,6 +40,10 @@ pub trait Port: Link {
     /// Whether committed frames wait for room.
     fn has_unsent(&self) -> bool;
 
+    /// Whether it may be gone without a sign that can be waited for: ask [`Port::take_fault`] again
+    /// within a second.
+    fn is_in_doubt(&self) -> bool;
+
     /// What makes it useless for good, once: the interface is gone.
     fn take_fault(&mut self) -> Option<io::Error>;
 }

@@ -122,6 +122,10 @@ impl Port for Tap {
         false
     }
 
+    fn is_in_doubt(&self) -> bool {
+        false
+    }
+
     fn take_fault(&mut self) -> Option<io::Error> {
         self.rx.fault.take()
     }
