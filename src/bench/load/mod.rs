@@ -204,9 +204,10 @@ impl Load {
         }
         if self.phase == Phase::Run {
             self.look_at_window(now);
-            if self.phase == Phase::Run {
-                self.due(now, context);
-            }
+        }
+        // What was due within the window is sent though it is over: a stall at its end must show.
+        if self.phase == Phase::Run || (self.phase == Phase::Settle && self.is_behind()) {
+            self.due(now, context);
         }
         if self.phase == Phase::Settle {
             self.rotate(now);
@@ -218,7 +219,8 @@ impl Load {
         if self.phase != Phase::Done {
             let filling =
                 self.plan.mode == Mode::Echo && self.plan.rate.is_none() && !self.is_full();
-            let exact = self.phase == Phase::Run && (self.schedule.is_some() || filling);
+            let exact = self.is_behind()
+                || self.phase == Phase::Run && (self.schedule.is_some() || filling);
             context.set_timer(if exact { Duration::ZERO } else { LOOK }, 0);
         }
     }
@@ -265,7 +267,16 @@ impl Load {
         }
     }
 
+    /// Open loop: the schedule has something for the window that wasn't sent yet.
+    fn is_behind(&self) -> bool {
+        self.schedule.is_some_and(|schedule| schedule.next() < self.window.until)
+    }
+
     fn is_settled(&mut self, context: &mut Context<'_, '_, Conn>) -> bool {
+        !self.is_behind() && self.has_answers(context)
+    }
+
+    fn has_answers(&mut self, context: &mut Context<'_, '_, Conn>) -> bool {
         match self.plan.mode {
             Mode::Echo => self.in_flight == 0,
             Mode::FanOut => self.undelivered(context) == Some(0),
