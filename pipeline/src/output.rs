@@ -21,7 +21,7 @@ use crate::id::SessionId;
 use crate::inbox::{Reached, RemoteError};
 use crate::message::Kind;
 use crate::queue::{NoMemory, Queue};
-use crate::session::{Coarse, Ending, Index, Phase};
+use crate::session::{Coarse, Ending, Index, Phase, Session};
 use crate::settings::Overflow;
 use crate::window::Out;
 
@@ -87,20 +87,13 @@ impl<S> Hub<S> {
         tx: &mut Tx<'t>,
     ) -> Result<(), SendError> {
         let session = self.sessions.get_mut(key).ok_or(SendError::Closed)?;
-        let straight = session.phase == Phase::Open
-            && session.writable
-            && session.queue == Index::NONE
-            && !session.client;
-        if straight {
-            match tx.send(session.conn, out) {
+        if session.phase == Phase::Open && !session.client {
+            match straight(session, out, tx) {
                 Ok(()) => {
                     self.count_out(payload_len);
                     return Ok(());
                 }
-                Err(back) => {
-                    session.writable = false;
-                    out = back;
-                }
+                Err(back) => out = back,
             }
         }
         self.deliver_slow(key, out, payload_len, cause, tx)
@@ -141,7 +134,7 @@ impl<S> Hub<S> {
     fn send<'t>(
         &mut self,
         key: Key,
-        mut out: Out<'t>,
+        out: Out<'t>,
         payload_len: usize,
         cause: Cause,
         tx: &mut Tx<'t>,
@@ -150,19 +143,9 @@ impl<S> Hub<S> {
         if session.phase != Phase::Open {
             return Err(SendError::Closed);
         }
-        if session.writable && session.queue == Index::NONE {
-            match tx.send(session.conn, out) {
-                Ok(()) => {
-                    self.count_out(payload_len);
-                    return Ok(());
-                }
-                Err(back) => {
-                    session.writable = false;
-                    out = back;
-                }
-            }
+        if let Err(back) = straight(session, out, tx) {
+            self.enqueue(key, back, cause, tx)?;
         }
-        self.enqueue(key, out, cause, tx)?;
         self.count_out(payload_len);
         Ok(())
     }
@@ -559,6 +542,15 @@ impl<S> Hub<S> {
         }
         false
     }
+}
+
+/// Hands output to the transport, unless something waits before it. Given back: it is refused.
+#[inline(always)]
+fn straight<'t>(session: &mut Session, out: Out<'t>, tx: &mut Tx<'t>) -> Result<(), Out<'t>> {
+    if !session.writable || session.queue != Index::NONE {
+        return Err(out);
+    }
+    tx.send(session.conn, out).inspect_err(|_| session.writable = false)
 }
 
 /// Payload length of one whole unmasked frame.
