@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the suites need and is not there yet; with all of it there it only looks.
 #
-#   ci/install.sh [nextest|lab|fuzz|valgrind|python|node|chromium|autobahn]...   (default: all)
+#   ci/install.sh [nextest|lab|dpdk|fuzz|valgrind|python|node|chromium|autobahn]...   (default: all)
 #
 # Wants a Debian 12 with a Rust toolchain, root for apt, and the package registries that the
 # machine's own apt, pip, npm and cargo are set up for. Says what is missing, and fails, where it
@@ -66,6 +66,17 @@ install_lab() {
     want ip iproute2
     want ethtool ethtool
     want ping iputils-ping
+}
+
+# libdpdk with its drivers, and a libclang for bindgen.
+install_dpdk() {
+    install_rust
+    want pkg-config pkg-config
+    pkg-config --exists libdpdk || apt_install libdpdk-dev
+    # The one that clang-sys looks for, and the headers that belong to it.
+    compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null &&
+        compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null ||
+        apt_install libclang1-14 libclang-common-14-dev
 }
 
 install_valgrind() { want valgrind valgrind; }
@@ -155,7 +166,7 @@ unpack_python27() {
 }
 
 groups=("$@")
-((${#groups[@]})) || groups=(nextest lab fuzz valgrind python node chromium autobahn)
+((${#groups[@]})) || groups=(nextest lab dpdk fuzz valgrind python node chromium autobahn)
 for group in "${groups[@]}"; do
     declare -F "install_$group" >/dev/null || die "unknown group: $group"
     "install_$group"
