@@ -20,6 +20,7 @@
 
 mod client;
 mod server;
+pub mod topology;
 
 pub use client::{Client, ClientBuilder, Target};
 pub use hioload_core::pool::Pressure;

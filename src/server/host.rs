@@ -1,4 +1,4 @@
-//! What the operating system allows this process: its cores and its descriptors. Where it can't be
+//! What the operating system allows this process: its CPUs and its descriptors. Where it can't be
 //! asked (other than on Linux), nothing is pinned and nothing is raised.
 
 use std::io;
@@ -6,39 +6,14 @@ use std::io;
 /// Descriptors that the process needs besides connections and listeners: logs, wake-ups, epolls.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// The cores that this process may use.
-pub(crate) struct Cores {
-    /// Their numbers, ascending; empty where the system doesn't say.
-    pub(crate) cpus: Vec<usize>,
-    /// How many of them a scheduler's quota (a container's) really gives; at least 1.
-    pub(crate) usable: usize,
+/// The numbers of the CPUs that this process may use, ascending; empty where the system doesn't say.
+pub(crate) fn allowed_cpus() -> Vec<usize> {
+    sys::allowed_cpus()
 }
 
-impl Cores {
-    pub(crate) fn of_this_process() -> Self {
-        let usable = std::thread::available_parallelism().map_or(1, usize::from);
-        Cores { cpus: sys::allowed_cpus(), usable }
-    }
-
-    /// The core of each of `workers` workers, or why they are left to the scheduler.
-    pub(crate) fn assign(&self, workers: usize) -> Result<&[usize], String> {
-        let cores = self.cpus.len();
-        match self.cpus.get(..workers) {
-            _ if cores == 0 => Err("this system doesn't say which cores are allowed".into()),
-            None => Err(format!("there are more workers than the {cores} allowed cores")),
-            Some(_) if self.usable < cores => Err(format!(
-                "a CPU quota gives {} of the {cores} allowed cores, and others use them too",
-                self.usable
-            )),
-            Some(cpus) => Ok(cpus),
-        }
-    }
-
-    /// As [`Cores::assign`], from the last core down.
-    pub(crate) fn assign_last(&self, workers: usize) -> Result<Vec<usize>, String> {
-        self.assign(workers)?;
-        Ok(self.cpus.iter().rev().take(workers).copied().collect())
-    }
+/// How many of them a scheduler's quota (a container's) really gives; at least 1.
+pub(crate) fn usable_cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Binds the calling thread to one core.
@@ -121,27 +96,5 @@ mod sys {
 
     pub(super) fn raise_descriptors() -> Option<u64> {
         None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn workers_get_a_core_each_only_where_there_are_enough() {
-        let cores = Cores { cpus: vec![2, 5, 7], usable: 3 };
-        assert_eq!(cores.assign(2), Ok(&[2, 5][..]));
-        assert_eq!(cores.assign(3), Ok(&[2, 5, 7][..]));
-        assert!(cores.assign(4).is_err_and(|why| why.contains("3 allowed cores")));
-        assert_eq!(cores.assign_last(2), Ok(vec![7, 5]));
-        assert!(cores.assign_last(4).is_err());
-    }
-
-    #[test]
-    fn a_cpu_quota_leaves_workers_to_the_scheduler() {
-        // Pinned, every container of a large machine would sit on its first cores.
-        let cores = Cores { cpus: (0..64).collect(), usable: 2 };
-        assert!(cores.assign(2).is_err_and(|why| why.contains("quota")));
     }
 }

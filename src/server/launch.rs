@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 
 use hioload_core::clock::MonotonicClock;
-use hioload_core::pool::{NodePool, PoolConfig, default_budget};
 use hioload_pipeline::admission::Admission;
 use hioload_pipeline::{Handler, MAX_BATCH, Settings, inbox};
 
@@ -12,10 +11,12 @@ use super::backend::Chosen;
 use super::error::Error;
 use super::host;
 use super::monitor::Monitor;
+use super::pools::Pools;
 use super::report::Report;
 use super::running::Running;
 use super::signals;
 use super::worker::{Make, Plan, Seat, Team, Transport};
+use crate::topology::{End, Placement, Topology};
 
 /// Workers a group may have.
 const MAX_WORKERS: usize = 1_024;
@@ -71,8 +72,22 @@ impl Listening {
 
 impl Launch {
     /// How many workers there will be, at most as many as there may be.
-    pub(crate) fn resolved_workers(&self, cores: &host::Cores) -> usize {
-        if self.workers == 0 { cores.usable.min(MAX_WORKERS) } else { self.workers }
+    fn resolved_workers(&self, usable: usize) -> usize {
+        if self.workers == 0 { usable.min(MAX_WORKERS) } else { self.workers }
+    }
+
+    /// Where the workers go: near the NIC that they are for, where they are for one.
+    fn place(&self, topology: &Topology, usable: usize, transports: &[Transport]) -> Placement {
+        let workers = transports.len();
+        let near = transports.iter().find_map(|transport| transport.near(topology));
+        let end = match self.pinning {
+            Pinning::First => End::First,
+            Pinning::Last => End::Last,
+            Pinning::No => {
+                return Placement { places: Err("as asked for".into()), near, workers };
+            }
+        };
+        topology.place(workers, usable, near, end)
     }
 
     /// Starts the workers. `listen` opens the sockets of so many of them.
@@ -82,35 +97,32 @@ impl Launch {
         listen: impl FnOnce(usize, &mut Vec<String>) -> Result<Listening, Error>,
         maker: &mut impl FnMut() -> Make<H>,
     ) -> Result<Running, Error> {
-        let cores = host::Cores::of_this_process();
-        let workers = self.resolved_workers(&cores);
-        let assigned = match self.pinning {
-            Pinning::First => cores.assign(workers).map(<[usize]>::to_vec),
-            Pinning::Last => cores.assign_last(workers),
-            Pinning::No => Err("as asked for".into()),
-        };
-
+        let (topology, usable) = (Topology::read(), host::usable_cpus());
+        let workers = self.resolved_workers(usable);
         let Listening { addresses, network, transports } = listen(workers, &mut warnings)?;
-        let budget_bytes = self.memory_budget.unwrap_or_else(|| default_budget(None));
-        let pool = NodePool::new(PoolConfig { node: None, budget_bytes, huge: true })
-            .map_err(Error::Memory)?;
+        let placement = self.place(&topology, usable, &transports);
+        let device = transports.iter().find_map(Transport::device);
+        warnings.extend(device.and_then(|device| placement.warning(device)));
+
+        let pools = Pools::new(&topology, &placement, self.memory_budget)?;
         let (remote, inboxes) = inbox::inboxes(workers, self.settings.ring);
         let admission = Admission::new(self.max_connections, self.max_per_address);
-        let monitor = Monitor::new(workers, pool.clone(), admission.clone());
+        let monitor = Monitor::new(workers, pools.all().cloned().collect(), admission.clone());
 
         let plan = Plan {
             settings: self.settings.clone(),
-            pool: pool.clone(),
             admission,
             clock: MonotonicClock::new(),
             remote: remote.clone(),
         };
         let seats =
             inboxes.into_iter().zip(transports).enumerate().map(|(index, (inbox, transport))| {
+                let place = placement.places.as_ref().ok().and_then(|all| all.get(index));
                 Seat {
                     index,
                     workers,
-                    cpu: assigned.as_ref().ok().and_then(|cpus| cpus.get(index).copied()),
+                    cpu: place.map(|place| place.cpu),
+                    pool: pools.of(place.map(|place| place.node)).clone(),
                     inbox,
                     transport,
                     counters: monitor.worker(index),
@@ -129,9 +141,12 @@ impl Launch {
             backend_why: self.chosen.why,
             network,
             pinned,
-            unpinned_why: assigned.err(),
-            memory_kind: pool.kind(),
-            memory_budget_bytes: budget_bytes,
+            unpinned_why: placement.places.err(),
+            topology: topology.source,
+            nodes: topology.nodes.len(),
+            memory_kind: monitor.pool().kind,
+            memory_budget_bytes: pools.budget_bytes,
+            memory_nodes: pools.nodes(),
             memory_is_default: self.memory_budget.is_none(),
             settings: self.settings,
             max_connections: self.max_connections,

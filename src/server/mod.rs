@@ -8,6 +8,7 @@ pub(crate) mod launch;
 mod listen;
 mod monitor;
 mod network;
+mod pools;
 mod report;
 mod running;
 mod signals;

@@ -13,7 +13,7 @@ use hioload_sockets::{SocketCounters, SocketSnapshot};
 pub struct Monitor {
     workers: Arc<[Arc<WorkerCounters>]>,
     sockets: Arc<[Arc<SocketCounters>]>,
-    pool: NodePool,
+    pools: Arc<[NodePool]>,
     admission: Admission,
 }
 
@@ -26,18 +26,18 @@ pub struct PoolUse {
     pub mapped_bytes: u64,
     /// What of it workers hold, in bytes: whole pages of 2 MiB.
     pub used_bytes: u64,
-    /// How near that is to the budget.
+    /// How near that is to the budget, on the NUMA node where it is nearest.
     pub pressure: Pressure,
-    /// What the memory is made of.
+    /// What the memory is made of: the weakest of it.
     pub kind: MemoryKind,
 }
 
 impl Monitor {
-    pub(crate) fn new(workers: usize, pool: NodePool, admission: Admission) -> Self {
+    pub(crate) fn new(workers: usize, pools: Arc<[NodePool]>, admission: Admission) -> Self {
         Monitor {
             workers: (0..workers).map(|_| Arc::default()).collect(),
             sockets: (0..workers).map(|_| Arc::default()).collect(),
-            pool,
+            pools,
             admission,
         }
     }
@@ -79,12 +79,13 @@ impl Monitor {
     /// How the memory for buffers is used.
     #[must_use]
     pub fn pool(&self) -> PoolUse {
+        let sum = |bytes: fn(&NodePool) -> u64| self.pools.iter().map(bytes).sum();
         PoolUse {
-            budget_bytes: self.pool.budget_bytes(),
-            mapped_bytes: self.pool.mapped_bytes(),
-            used_bytes: self.pool.used_bytes(),
-            pressure: self.pool.pressure(),
-            kind: self.pool.kind(),
+            budget_bytes: sum(NodePool::budget_bytes),
+            mapped_bytes: sum(NodePool::mapped_bytes),
+            used_bytes: sum(NodePool::used_bytes),
+            pressure: self.pools.iter().map(NodePool::pressure).max().unwrap_or(Pressure::None),
+            kind: self.pools.iter().map(NodePool::kind).min().unwrap_or(MemoryKind::Plain),
         }
     }
 
@@ -100,7 +101,7 @@ impl std::fmt::Debug for Monitor {
         f.debug_struct("Monitor")
             .field("workers", &self.workers)
             .field("sockets", &self.sockets)
-            .field("pool", &self.pool)
+            .field("pools", &self.pools)
             .finish_non_exhaustive()
     }
 }

@@ -89,6 +89,7 @@ mod linux {
 
     /// An open link, and what its stack is to be.
     pub(crate) struct Ready {
+        interface: String,
         link: OpenLink,
         config: StackConfig,
         ports: Vec<u16>,
@@ -150,7 +151,7 @@ mod linux {
                 TAP => Tap::open(&interface, mac, Arc::default()).map(OpenLink::Tap),
                 _ => AfPacket::open(&interface, mac, Arc::default()).map(OpenLink::AfPacket),
             };
-            Ok(Ready { link: link.map_err(Error::Interface)?, config, ports })
+            Ok(Ready { interface, link: link.map_err(Error::Interface)?, config, ports })
         }
 
         /// What it listens on.
@@ -164,6 +165,11 @@ mod linux {
     }
 
     impl Ready {
+        /// The name of its interface.
+        pub(crate) fn interface(&self) -> &str {
+            &self.interface
+        }
+
         /// A line about it for the operator.
         pub(crate) fn describe(&self, interface: &str) -> String {
             use hioload_dataplane::Link as _;
@@ -178,7 +184,7 @@ mod linux {
 
         /// Makes the backend, on the worker's thread, and has `run` run on it.
         pub(crate) fn with<R>(self, now: Now, run: impl Run<R>) -> io::Result<R> {
-            let Ready { link, config, ports } = self;
+            let Ready { link, config, ports, .. } = self;
             match link {
                 OpenLink::Tap(link) => Ok(run.on(frames(link, &config, &ports, now)?)),
                 OpenLink::AfPacket(link) => Ok(run.on(frames(link, &config, &ports, now)?)),

@@ -7,6 +7,8 @@ use std::time::Duration;
 use hioload_core::region::MemoryKind;
 use hioload_pipeline::{Overflow, Settings};
 
+use crate::topology::Source;
+
 /// How a server started. `Display` writes it for a person, one matter a line.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -23,10 +25,17 @@ pub struct Report {
     pub pinned: Vec<Option<usize>>,
     /// Why no worker is pinned.
     pub unpinned_why: Option<String>,
+    /// Who told what the machine is like.
+    pub topology: Source,
+    /// How many NUMA nodes it has.
+    pub nodes: usize,
     /// What the memory for buffers is made of.
     pub memory_kind: MemoryKind,
     /// The most memory for buffers, in bytes.
     pub memory_budget_bytes: u64,
+    /// The NUMA nodes that this memory is taken on; empty where there is one node only, or the
+    /// scheduler places the workers.
+    pub memory_nodes: Vec<u32>,
     /// The budget is the default.
     pub memory_is_default: bool,
     /// Limits, deadlines and policies.
@@ -52,13 +61,7 @@ impl fmt::Display for Report {
             writeln!(f, "  interface    {network}")?;
         }
         self.write_workers(f)?;
-        writeln!(
-            f,
-            "  memory       {}, budget {}{}; topology not read, taken as one node",
-            self.memory_kind,
-            Bytes(self.memory_budget_bytes),
-            if self.memory_is_default { " (a quarter of the machine's)" } else { "" },
-        )?;
+        self.write_memory(f)?;
         self.write_limits(f)?;
         for warning in &self.warnings {
             writeln!(f, "  warning      {warning}")?;
@@ -76,6 +79,21 @@ impl Report {
             (None, true) => writeln!(f, "not pinned"),
             (None, false) => writeln!(f, "pinned to cores {}", cpus.join(" ")),
         }
+    }
+
+    fn write_memory(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  memory       {}", self.memory_kind)?;
+        let nodes: Vec<String> = self.memory_nodes.iter().map(u32::to_string).collect();
+        if !nodes.is_empty() {
+            write!(f, " of NUMA node {}", nodes.join(", "))?;
+        }
+        write!(f, ", budget {}", Bytes(self.memory_budget_bytes))?;
+        if self.memory_is_default {
+            write!(f, " (a quarter of {})", if nodes.is_empty() { "the machine's" } else { "it" })?;
+        }
+        writeln!(f)?;
+        let plural = if self.nodes == 1 { "" } else { "s" };
+        writeln!(f, "  topology     {} NUMA node{plural}, {}", self.nodes, self.topology)
     }
 
     fn write_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,8 +179,11 @@ mod tests {
             network: Some("v0, station 02:00:00:00:00:01".into()),
             pinned: vec![Some(0), Some(3)],
             unpinned_why: None,
+            topology: Source::Hwloc,
+            nodes: 2,
             memory_kind: MemoryKind::Plain,
             memory_budget_bytes: 3 << 30,
+            memory_nodes: vec![0, 1],
             memory_is_default: true,
             settings: Settings::default(),
             max_connections: 0,
@@ -187,7 +208,8 @@ mod tests {
             "epoll (as asked for)",
             "interface    v0, station",
             "2, pinned to cores 0 3",
-            "plain pages, budget 3 GiB (a quarter",
+            "plain pages of NUMA node 0, 1, budget 3 GiB (a quarter",
+            "topology     2 NUMA nodes, read by hwloc",
             "no limit (each address: 7), 4096 descriptors",
             "unsent 1 MiB (then close 1013)",
             "ping after 30s",

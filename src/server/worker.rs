@@ -20,6 +20,7 @@ use hioload_sockets::epoll::{Epoll, EpollConfig, Listener};
 
 use super::error::Error;
 use super::host;
+use crate::topology::Topology;
 
 /// What a handler may know of the worker that it is made for.
 #[derive(Clone)]
@@ -62,7 +63,6 @@ pub(crate) type Make<H> = Box<dyn FnOnce(&WorkerContext) -> H + Send>;
 /// What all workers have in common.
 pub(crate) struct Plan {
     pub(crate) settings: Settings,
-    pub(crate) pool: NodePool,
     pub(crate) admission: Admission,
     pub(crate) clock: MonotonicClock,
     pub(crate) remote: Remote,
@@ -77,11 +77,28 @@ pub(crate) enum Transport {
     Network(Box<super::network::Ready>),
 }
 
+impl Transport {
+    /// The device that it takes frames from, for messages.
+    pub(crate) fn device(&self) -> Option<&str> {
+        match self {
+            Transport::Sockets(_) => None,
+            #[cfg(target_os = "linux")]
+            Transport::Network(network) => Some(network.interface()),
+        }
+    }
+
+    /// The NUMA node of that device.
+    pub(crate) fn near(&self, topology: &Topology) -> Option<u32> {
+        self.device().and_then(|device| topology.node_of_nic(device))
+    }
+}
+
 /// What one worker has for itself.
 pub(crate) struct Seat {
     pub(crate) index: usize,
     pub(crate) workers: usize,
     pub(crate) cpu: Option<usize>,
+    pub(crate) pool: NodePool,
     pub(crate) inbox: Inbox,
     pub(crate) transport: Transport,
     pub(crate) counters: Arc<WorkerCounters>,
@@ -180,14 +197,14 @@ fn spawn<H: Handler + 'static>(
     make: Make<H>,
     ready: Sender<(usize, Pinned)>,
 ) -> std::io::Result<JoinHandle<Result<(), Error>>> {
-    let Plan { settings, pool, admission, clock, remote } = plan;
-    let (settings, pool, admission) = (settings.clone(), pool.clone(), admission.clone());
+    let Plan { settings, admission, clock, remote } = plan;
+    let (settings, admission) = (settings.clone(), admission.clone());
     let (clock, remote) = (clock.clone(), remote.clone());
     thread::Builder::new().name(format!("worker-{}", seat.index)).spawn(move || {
         // First made, last dropped: by then this worker's own inbox is closed, so that stopping
         // the others can't wait for it.
         let guard = StopOthers { remote: remote.clone(), armed: true };
-        let Seat { index, workers, cpu, inbox, transport, counters, sockets } = seat;
+        let Seat { index, workers, cpu, pool, inbox, transport, counters, sockets } = seat;
         let pinned = cpu.map(|cpu| host::pin(cpu).map(|()| cpu).map_err(|error| (cpu, error)));
         let cpu = pinned.as_ref().and_then(|pinned| pinned.as_ref().ok().copied());
         let pool = pool.share();
