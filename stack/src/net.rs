@@ -87,6 +87,18 @@ impl Net {
             .map(|index| index as u8)
     }
 
+    /// An address of ours, and the others that are on its network: connections that have no port left
+    /// on the first come from these.
+    pub(crate) fn sources_like(&self, local: u8) -> impl Iterator<Item = u8> + '_ {
+        let first = self.locals[usize::from(local)];
+        let others = self.locals.iter().enumerate().filter(move |(index, other)| {
+            *index != usize::from(local)
+                && other.prefix == first.prefix
+                && same_network(&first, other.ip)
+        });
+        std::iter::once(local).chain(others.map(|(index, _)| index as u8))
+    }
+
     /// Who on the link takes a packet for `ip`.
     #[inline]
     pub(crate) fn next_hop(&self, ip: IpAddr) -> Option<IpAddr> {

@@ -100,6 +100,17 @@ fn a_trace_is_a_capture_of_one_peers_packets() {
 }
 
 #[test]
+fn connections_opened_in_one_moment_each_get_a_port() {
+    let mut pair = Pair::plain();
+    for v6 in [false, true] {
+        for number in 0..1_500 {
+            let opened = pair.stacks[0].connect(server(v6));
+            assert!(opened.is_ok(), "connection {number}, v6 {v6}: {opened:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_configured_wrong_is_said() {
     let wire = Wire::new(1, Faults::default());
     let try_with = |change: &dyn Fn(&mut hioload_stack::StackConfig), mtu: u16| {

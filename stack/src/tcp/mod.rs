@@ -84,6 +84,8 @@ pub(crate) struct Core {
     pub(crate) isn_known: bool,
     half_open: u32,
     time_wait: u32,
+    /// Ephemeral ports that `connect` went past (RFC 6056 §3.3.3, `next_ephemeral`).
+    ports_tried: u32,
 }
 
 /// smoltcp's clock.
@@ -134,6 +136,7 @@ impl Tcp {
                 isn_known: crate::seed::self_test(),
                 half_open: 0,
                 time_wait: 0,
+                ports_tried: 0,
             },
         })
     }

@@ -19,10 +19,10 @@ use crate::live::Live;
 use crate::net::{Net, Out};
 use crate::seed::seeded;
 
-/// Ephemeral ports (RFC 6335 §6): 49152 to 65535.
-const PORT_FIRST: u16 = 49_152;
-const PORTS: u32 = 16_384;
-/// How many of them one `connect` tries.
+/// Ephemeral ports: all but the well-known ones (RFC 6056 §3.2).
+const PORT_FIRST: u16 = 1024;
+const PORTS: u32 = 65_536 - PORT_FIRST as u32;
+/// How many of them one `connect` tries, of each address.
 const PORT_TRIES: u32 = 256;
 
 impl Tcp {
@@ -161,15 +161,8 @@ impl Tcp {
         if self.table.conns.is_full() {
             return Err(StackError::NoMemory);
         }
-        let mut tuple = Tuple::new(local, 0, to.ip(), to.port());
-        // Where to begin depends on the destination; the clock makes it move on.
-        let base = self.core.secret.port(&tuple).wrapping_add((now.as_nanos() >> 20) as u32);
-        let free = (0..PORT_TRIES).find_map(|step| {
-            tuple.local_port = PORT_FIRST + (base.wrapping_add(step) % PORTS) as u16;
-            let hash = self.hash(&tuple);
-            self.find(hash, &tuple).is_none().then_some(hash)
-        });
-        let Some(hash) = free else { return Err(StackError::NoPort) };
+        let free = net.sources_like(local).find_map(|local| self.free_tuple(local, to));
+        let Some((tuple, hash)) = free else { return Err(StackError::NoPort) };
         let isn = self.core.secret.isn(&tuple, now);
         let class = self.core.config.ring_class;
         let live = Live {
@@ -185,7 +178,7 @@ impl Tcp {
             ..Live::default()
         };
         let slot = self.table.slots.insert(class, live).ok_or(StackError::NoMemory)?;
-        let local_ip = net.local_ip(local);
+        let local_ip = net.local_ip(tuple.local);
         let mut interface = seeded(isn, &mut Capture::new(usize::from(net.info.mtu)));
         let connected = self.table.slots.with(slot, |socket, _| {
             prepare(socket);
@@ -203,6 +196,25 @@ impl Tcp {
         self.core.counters.half_open.set(u64::from(self.core.half_open));
         self.mark_dirty(index);
         Ok(self.table.conns.id(index))
+    }
+
+    /// A tuple from this address of ours to that destination that nobody has, and its hash.
+    fn free_tuple(&mut self, local: u8, to: SocketAddr) -> Option<(Tuple, u32)> {
+        let mut tuple = Tuple::new(local, 0, to.ip(), to.port());
+        // Where to begin depends on the destination. The count makes it move on, so that a burst of
+        // connections doesn't walk over those that it has just made.
+        let base = self.core.secret.port(&tuple).wrapping_add(self.core.ports_tried);
+        for step in 0..PORT_TRIES {
+            tuple.local_port = PORT_FIRST + (base.wrapping_add(step) % PORTS) as u16;
+            let hash = self.hash(&tuple);
+            let listened = self.is_listening(tuple.local_port);
+            if !listened && self.find(hash, &tuple).is_none() {
+                self.core.ports_tried = self.core.ports_tried.wrapping_add(step + 1);
+                return Some((tuple, hash));
+            }
+        }
+        self.core.ports_tried = self.core.ports_tried.wrapping_add(PORT_TRIES);
+        None
     }
 }
 
