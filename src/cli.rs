@@ -244,25 +244,8 @@ impl Options {
 
     /// The network that any of its options asks for: one without an interface is refused later.
     fn network(&self) -> Option<Network> {
-        let asked = self.interface.is_some()
-            || !self.address.is_empty()
-            || !self.gateway.is_empty()
-            || self.mac.is_some()
-            || self.vlan.is_some();
-        let mut network = Network::on(self.interface.clone().unwrap_or_default());
-        for address in &self.address {
-            network = network.address(address);
-        }
-        for gateway in &self.gateway {
-            network = network.gateway(gateway);
-        }
-        if let Some(mac) = &self.mac {
-            network = network.mac(mac);
-        }
-        if let Some(id) = self.vlan {
-            network = network.vlan(id);
-        }
-        asked.then_some(network)
+        let Options { interface, address, gateway, mac, vlan, .. } = self;
+        network(interface.as_deref(), address, gateway, mac.as_deref(), *vlan)
     }
 
     /// The server that they describe.
@@ -302,6 +285,35 @@ impl Options {
             None => builder,
         }
     }
+}
+
+/// The network that any of these options asks for, `serve`'s or `bench`'s.
+pub fn network(
+    interface: Option<&str>,
+    addresses: &[String],
+    gateways: &[String],
+    mac: Option<&str>,
+    vlan: Option<u16>,
+) -> Option<Network> {
+    let asked = interface.is_some()
+        || !addresses.is_empty()
+        || !gateways.is_empty()
+        || mac.is_some()
+        || vlan.is_some();
+    let mut network = Network::on(interface.unwrap_or_default());
+    for address in addresses {
+        network = network.address(address);
+    }
+    for gateway in gateways {
+        network = network.gateway(gateway);
+    }
+    if let Some(mac) = mac {
+        network = network.mac(mac);
+    }
+    if let Some(id) = vlan {
+        network = network.vlan(id);
+    }
+    asked.then_some(network)
 }
 
 fn set<T>(setting: &mut T, value: Option<T>) {

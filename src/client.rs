@@ -12,7 +12,7 @@ use hioload_pipeline::{Batch, Closed, Context, Handler, Opening, SessionId, Sett
 use hioload_ws_proto::handshake::{ClientRequest, Response, WsUrl};
 
 use crate::server::launch::{self, Launch, Listening, Pinning};
-use crate::server::{BackendChoice, Error, Running, WorkerContext, host};
+use crate::server::{BackendChoice, Error, Network, Running, WorkerContext, host, network};
 
 /// Handshakes that a worker has under way at a time.
 const OPENING_MAX: usize = 64;
@@ -33,6 +33,7 @@ impl Client {
             subprotocols: Vec::new(),
             headers: Vec::new(),
             backend: BackendChoice::Auto,
+            network: None,
             settings: Settings::default(),
             memory_budget: None,
             handle_signals: false,
@@ -62,6 +63,7 @@ pub struct ClientBuilder {
     subprotocols: Vec<String>,
     headers: Vec<(String, String)>,
     backend: BackendChoice,
+    network: Option<Network>,
     settings: Settings,
     memory_budget: Option<u64>,
     handle_signals: bool,
@@ -120,6 +122,16 @@ impl ClientBuilder {
         self
     }
 
+    /// Takes an interface, and opens the connections from this program's own TCP/IP there: backends
+    /// `tap` and `af-packet`, and `auto` chooses between these. With one worker, the only one there
+    /// can be on such a link. The server's name is still looked up by the system; one that is this
+    /// host itself can't be reached from its own interface (but from a TAP device or the other end
+    /// of a veth pair).
+    pub fn network(mut self, network: Network) -> Self {
+        self.network = Some(network);
+        self
+    }
+
     /// The most memory for buffers, in bytes, at least 2 MiB; a quarter of the machine's unless
     /// set.
     pub fn memory_budget(mut self, bytes: u64) -> Self {
@@ -147,7 +159,10 @@ impl ClientBuilder {
     /// [`Error::Url`], [`Error::Tls`], [`Error::Request`], [`Error::Setting`], [`Error::Backend`].
     pub fn check(&self) -> Result<(), Error> {
         self.request()?;
-        self.backend.choose(None)?;
+        let chosen = self.backend.choose(self.network.as_ref())?;
+        if let Some(network) = &self.network {
+            network::plan(network, chosen.name, None, self.workers)?;
+        }
         launch::check(&self.settings, self.workers)
     }
 
@@ -172,16 +187,28 @@ impl ClientBuilder {
     }
 
     /// Looks the server up. Where its name has several addresses, they are tried in the system's
-    /// order, and the first that accepts a TCP connection is taken for all connections.
+    /// order, and the first that accepts a TCP connection is taken for all connections; on a network
+    /// of one's own, the first of a family that it has an address of.
     ///
     /// # Errors
-    /// [`Error::Url`], [`Error::Tls`], [`Error::Request`], [`Error::Resolve`], [`Error::Connect`].
+    /// [`Error::Url`], [`Error::Tls`], [`Error::Request`], [`Error::Resolve`], [`Error::Connect`],
+    /// [`Error::Setting`].
     pub fn target(&self) -> Result<Target, Error> {
         let (url, request) = (self.parsed()?, self.request()?);
         let (host, port) = (url.host(), url.port());
         let none = || std::io::Error::new(std::io::ErrorKind::NotFound, "it has none");
         let unresolved = |source| Error::Resolve { host: host.into(), source };
         let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(unresolved)?.collect();
+        if let Some(network) = &self.network {
+            let first = found.into_iter().find(|found| network.speaks(found.ip()));
+            let address = first.ok_or_else(|| {
+                let problem = format!(
+                    "none of the family (IPv4, IPv6) that {host} has; give this side one of it"
+                );
+                Error::Setting { name: "address", problem }
+            })?;
+            return Ok(Target { address, request });
+        }
         let address = match found[..] {
             [] => return Err(unresolved(none())),
             [only] => only,
@@ -263,10 +290,13 @@ impl ClientBuilder {
         let make = Arc::new(make);
         let descriptors = host::raise_descriptors();
         let mut warnings = Vec::new();
-        host::compare_descriptors("connections", self.connections, descriptors, &mut warnings);
+        if self.network.is_none() {
+            host::compare_descriptors("connections", self.connections, descriptors, &mut warnings);
+        }
+        let chosen = self.backend.choose(self.network.as_ref())?;
         let launch = Launch {
-            workers: self.workers,
-            chosen: self.backend.choose(None)?,
+            workers: if self.network.is_some() { 1 } else { self.workers },
+            chosen: chosen.clone(),
             settings: self.settings,
             max_connections: 0,
             max_per_address: 0,
@@ -275,7 +305,11 @@ impl ClientBuilder {
             pinning: if self.pin { Pinning::Last } else { Pinning::No },
             descriptors,
         };
-        launch.start(warnings, |workers, _| Ok(Listening::nowhere(workers)), &mut || {
+        let listen = |workers, _: &mut Vec<String>| match &self.network {
+            Some(network) => network::take(network, chosen.name, None),
+            None => Ok(Listening::nowhere(workers)),
+        };
+        launch.start(warnings, listen, &mut || {
             let (make, target) = (Arc::clone(&make), Arc::clone(&target));
             Box::new(move |worker: &WorkerContext| make(worker, &target))
         })

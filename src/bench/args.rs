@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use hioload_ws::{BackendChoice, Client, ClientBuilder, Kind, Settings};
+use hioload_ws::{BackendChoice, Client, ClientBuilder, Kind, Network, Settings};
 
 use super::payload::Payloads;
 use super::sizes::Sizes;
@@ -82,9 +82,24 @@ pub struct BenchArgs {
     /// Send binary messages (the default)
     #[arg(long)]
     pub binary: bool,
-    /// What moves the bytes: auto, epoll
+    /// What moves the bytes: auto, epoll, tap, af-packet
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub backend: BackendChoice,
+    /// Interface to take for this program's own TCP/IP (tap, af-packet); one worker
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<String>,
+    /// Address of its own on it, not one of the kernel's; repeatable
+    #[arg(long, value_name = "IP/PREFIX")]
+    pub address: Vec<String>,
+    /// Router on that network, one for each of IPv4 and IPv6; repeatable
+    #[arg(long, value_name = "IP")]
+    pub gateway: Vec<String>,
+    /// Station address on it [default: follows from the interface's]
+    #[arg(long, value_name = "MAC")]
+    pub mac: Option<String>,
+    /// VLAN that its frames belong to, 1 to 4094 [default: none]
+    #[arg(long, value_name = "ID")]
+    pub vlan: Option<u16>,
     /// Leave the workers to the scheduler; else each has a core of its own, the last core first
     #[arg(long)]
     pub no_pin: bool,
@@ -225,6 +240,12 @@ impl BenchArgs {
         })
     }
 
+    /// The network that any of its options asks for.
+    pub fn network(&self) -> Option<Network> {
+        let BenchArgs { interface, address, gateway, mac, vlan, .. } = self;
+        crate::cli::network(interface.as_deref(), address, gateway, mac.as_deref(), *vlan)
+    }
+
     /// The client that the plan runs on.
     pub fn client(&self, plan: &Plan) -> ClientBuilder {
         let mut settings = Settings {
@@ -249,6 +270,9 @@ impl BenchArgs {
             .backend(self.backend)
             .settings(settings)
             .pin(!self.no_pin);
+        if let Some(network) = self.network() {
+            client = client.network(network);
+        }
         for name in &self.subprotocol {
             client = client.subprotocol(name);
         }

@@ -78,7 +78,7 @@ pub fn run(args: &BenchArgs, plan: Plan, interrupted: &AtomicBool) -> Result<Sum
         // The workers had no end to tell.
         total = Interval::new();
         tally.failed = shared.failed.load(Ordering::Relaxed) as u64;
-        if none && let Some(why) = why_unreachable(args, &plan) {
+        if none && let Some(why) = why_unreachable(args, &plan, &shared) {
             tally.reasons.add(&why, tally.failed);
         }
     }
@@ -175,8 +175,12 @@ fn measure(
     Ok(shared.window().unwrap_or(window))
 }
 
-/// What the system says of the server's address, asked once more by itself.
-fn why_unreachable(args: &BenchArgs, plan: &Plan) -> Option<String> {
+/// What the system says of the server's address, asked once more by itself; the system can't be
+/// asked about a network of our own.
+fn why_unreachable(args: &BenchArgs, plan: &Plan, shared: &Shared) -> Option<String> {
+    if args.network().is_some() {
+        return shared.first_failure.get().cloned();
+    }
     let target = Client::builder().url(&args.url).target().ok()?;
     let tried = std::net::TcpStream::connect_timeout(&target.address, plan.timeout);
     tried.err().map(|error| format!("can't connect to {}: {error}", target.address))

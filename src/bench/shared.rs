@@ -2,6 +2,7 @@
 //! and what each second and the end brought. Nothing here is touched for a message but the
 //! numbers that a sender of fan-out has sent.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,8 @@ pub struct Shared {
     pub connected: AtomicUsize,
     /// Connections that could not be opened.
     pub failed: AtomicUsize,
+    /// Why the first of them couldn't.
+    pub first_failure: OnceLock<String>,
     /// Workers that stopped sending.
     pub stopped: AtomicUsize,
     /// Messages that each sender of fan-out has sent.
@@ -52,6 +55,7 @@ impl Shared {
             until: AtomicU64::new(u64::MAX),
             connected: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
+            first_failure: OnceLock::new(),
             stopped: AtomicUsize::new(0),
             sent_by: (0..plan.senders).map(|_| AtomicU32::new(0)).collect(),
         }

@@ -7,7 +7,7 @@ pub(crate) mod host;
 pub(crate) mod launch;
 mod listen;
 mod monitor;
-mod network;
+pub(crate) mod network;
 mod pools;
 mod report;
 mod running;
@@ -204,7 +204,7 @@ impl Builder {
         listen::parse(&self.listen)?;
         let chosen = self.backend.choose(self.network.as_ref())?;
         if let Some(network) = &self.network {
-            network::plan(network, chosen.name, &self.listen, self.workers)?;
+            network::plan(network, chosen.name, Some(&self.listen), self.workers)?;
         }
         launch::check(&self.settings, self.workers)
     }
@@ -285,12 +285,7 @@ impl Builder {
         let given = self.listen;
         let listen = |workers, warnings: &mut Vec<String>| {
             if let Some(network) = &self.network {
-                let plan = network::plan(network, chosen.name, &given, workers)?;
-                let addresses = plan.listening();
-                let ready = plan.open()?;
-                let network = Some(ready.describe(&network.interface));
-                let transports = vec![Transport::Network(Box::new(ready))];
-                return Ok(Listening { addresses, network, transports });
+                return network::take(network, chosen.name, Some(&given));
             }
             let listeners = listen::bind(&given, workers, BACKLOG, warnings)?;
             let addresses = listeners.local_addrs().to_vec();

@@ -1,10 +1,12 @@
-//! A network of the server's own: the interface that it takes, and the addresses that it has there
-//! on the userspace TCP/IP stack. What an operator writes is read here, and the link is opened
-//! before the worker starts, so that what is wrong is known at once.
+//! A network of the process's own: the interface that a server or a client takes, and the addresses
+//! that it has there on the userspace TCP/IP stack. What an operator writes is read here, and the
+//! link is opened before the worker starts, so that what is wrong is known at once.
+
+use std::net::IpAddr;
 
 use super::error::Error;
 
-/// The interface that a server takes for itself, and who it is there. Its TCP/IP is this
+/// The interface that a server or a client takes for itself, and who it is there. Its TCP/IP is this
 /// program's own; none of these addresses may be the kernel's.
 ///
 /// ```
@@ -50,6 +52,13 @@ impl Network {
         self.vlan = Some(id);
         self
     }
+
+    /// Whether it has an address of the same family. What can't be read as an address is complained
+    /// about elsewhere.
+    pub(crate) fn speaks(&self, to: IpAddr) -> bool {
+        let ip = |text: &String| text.trim().split('/').next()?.parse::<IpAddr>().ok();
+        self.addresses.iter().filter_map(ip).any(|ip| ip.is_ipv6() == to.is_ipv6())
+    }
 }
 
 fn setting<T>(name: &'static str, problem: impl Into<String>) -> Result<T, Error> {
@@ -57,7 +66,7 @@ fn setting<T>(name: &'static str, problem: impl Into<String>) -> Result<T, Error
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Ready, Run, plan};
+pub(crate) use linux::{Ready, Run, plan, take};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -71,7 +80,9 @@ mod linux {
     use super::{Network, setting};
     use crate::server::backend::TAP;
     use crate::server::error::Error;
+    use crate::server::launch::Listening;
     use crate::server::listen;
+    use crate::server::worker::Transport;
 
     /// Class of the rings of a new connection: 16 KiB each way, which is eleven full segments. In
     /// the smallest class a peer that delays its acknowledgements slows a stream to a crawl.
@@ -101,11 +112,25 @@ mod linux {
         AfPacket(AfPacket),
     }
 
-    /// Reads what was asked for.
+    /// Reads what was asked for, opens the link, and makes the one worker's transport of it.
+    pub(crate) fn take(
+        network: &Network,
+        backend: &'static str,
+        listen: Option<&[String]>,
+    ) -> Result<Listening, Error> {
+        let plan = plan(network, backend, listen, 1)?;
+        let addresses = plan.listening();
+        let ready = plan.open()?;
+        let network = Some(ready.describe(&network.interface));
+        let transports = vec![Transport::Network(Box::new(ready))];
+        Ok(Listening { addresses, network, transports })
+    }
+
+    /// Reads what was asked for. A client listens to nothing: `None`.
     pub(crate) fn plan(
         network: &Network,
         backend: &'static str,
-        listen: &[String],
+        listen: Option<&[String]>,
         workers: usize,
     ) -> Result<Plan, Error> {
         if workers > 1 {
@@ -121,7 +146,7 @@ mod linux {
             config.addresses.push(address(text)?);
         }
         if config.addresses.is_empty() {
-            return setting("address", "missing; give the server one like 10.9.0.2/24");
+            return setting("address", "missing; give it one of its own, like 10.9.0.2/24");
         }
         for text in &network.gateways {
             let twice = match text.trim().parse() {
@@ -138,7 +163,10 @@ mod linux {
             backend,
             interface: network.interface.clone(),
             mac: network.mac.as_deref().map(mac).transpose()?,
-            ports: ports(listen, &config.addresses)?,
+            ports: match listen {
+                Some(listen) => ports(listen, &config.addresses)?,
+                None => Vec::new(),
+            },
             config,
         })
     }
@@ -282,21 +310,32 @@ mod linux {
 
         fn problem(network: &Network, listen: &[&str], workers: usize) -> String {
             let listen: Vec<String> = listen.iter().map(ToString::to_string).collect();
-            plan(network, TAP, &listen, workers).unwrap_err().to_string()
+            plan(network, TAP, Some(&listen), workers).unwrap_err().to_string()
         }
 
         #[test]
         fn it_listens_on_every_address_at_every_port_once() {
             let listen = ["0.0.0.0:80".into(), "[::]:80".into(), "0.0.0.0:81".into()];
-            let addresses = plan(&network(), TAP, &listen, 1).unwrap().listening();
+            let addresses = plan(&network(), TAP, Some(&listen), 1).unwrap().listening();
             let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             assert_eq!(texts, ["10.9.0.2:80", "[fd00::2]:80", "10.9.0.2:81", "[fd00::2]:81"]);
         }
 
         #[test]
         fn without_ports_it_has_the_default_one() {
-            let addresses = plan(&network(), AF_PACKET, &[], 0).unwrap().listening();
+            let addresses = plan(&network(), AF_PACKET, Some(&[]), 0).unwrap().listening();
             assert!(addresses.iter().all(|address| address.port() == 9001));
+        }
+
+        #[test]
+        fn a_client_listens_nowhere_and_speaks_the_families_of_its_addresses() {
+            assert_eq!(plan(&network(), TAP, None, 1).unwrap().listening(), []);
+            let only_v4 = Network::on("v0").address("10.9.0.2/24");
+            for (ip, both) in [("192.0.2.1", true), ("2001:db8::1", false)] {
+                let ip = ip.parse().unwrap();
+                assert!(network().speaks(ip));
+                assert_eq!(only_v4.speaks(ip), both);
+            }
         }
 
         #[test]

@@ -185,6 +185,7 @@ impl Load {
 
     fn not_opened(&mut self, why: &str) {
         self.tally.failed += 1;
+        self.shared.first_failure.get_or_init(|| why.into());
         self.shared.failed.fetch_add(1, Ordering::Relaxed);
         self.tally.reasons.add(why, 1);
     }
