@@ -35,6 +35,8 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Show NUMA nodes, cores and NICs, and where `serve` with these options puts its workers
+    Topology(Box<crate::topology_command::TopologyArgs>),
     /// Measure a server
     Bench(Box<crate::bench::BenchArgs>),
 }
@@ -330,7 +332,7 @@ mod tests {
         let cli = Cli::try_parse_from([&["hioload-ws"], args].concat()).unwrap();
         match cli.command {
             Some(Command::Serve(serve)) => serve.options,
-            Some(Command::Check { .. } | Command::Bench(_)) => panic!("not serve"),
+            Some(_) => panic!("not serve"),
             None => cli.serve.options,
         }
     }

@@ -7,15 +7,18 @@ mod apps;
 mod bench;
 mod cli;
 mod config;
+mod topology_command;
 mod units;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use hioload_ws::middleware::Logging;
+use hioload_ws::topology::Topology;
 use hioload_ws::{Builder, Error, Monitor};
 
 use cli::{App, Cli, Command, Options, ServeArgs};
+use topology_command::{Told, TopologyArgs};
 
 /// The command line or the configuration is wrong; clap's own code for the same.
 const USAGE: u8 = 2;
@@ -25,6 +28,7 @@ fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve(*args),
         Command::Check { config } => check(&config),
+        Command::Topology(args) => topology(*args),
         Command::Bench(args) => {
             bench::run(&args).unwrap_or_else(|(code, problem)| fail(code, &problem))
         }
@@ -95,6 +99,20 @@ fn check(path: &std::path::Path) -> ExitCode {
         }
         Err(message) => fail(USAGE, &message),
     }
+}
+
+fn topology(args: TopologyArgs) -> ExitCode {
+    let told = merged(*args.serve).and_then(|options| {
+        let (topology, builder) = (Topology::read(), options.builder());
+        let placement = builder.placement(&topology).map_err(|error| error.to_string())?;
+        Ok(Told { topology, placement, nic: builder.nic().map(str::to_owned) })
+    });
+    match told {
+        Ok(told) if args.json => println!("{}", told.json()),
+        Ok(told) => print!("{told}"),
+        Err(message) => return fail(USAGE, &message),
+    }
+    ExitCode::SUCCESS
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {

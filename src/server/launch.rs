@@ -71,11 +71,6 @@ impl Listening {
 }
 
 impl Launch {
-    /// How many workers there will be, at most as many as there may be.
-    fn resolved_workers(&self, usable: usize) -> usize {
-        if self.workers == 0 { usable.min(MAX_WORKERS) } else { self.workers }
-    }
-
     /// Where the workers go: near the NIC that they are for, where they are for one.
     fn place(&self, topology: &Topology, usable: usize, transports: &[Transport]) -> Placement {
         let workers = transports.len();
@@ -98,7 +93,7 @@ impl Launch {
         maker: &mut impl FnMut() -> Make<H>,
     ) -> Result<Running, Error> {
         let (topology, usable) = (Topology::read(), host::usable_cpus());
-        let workers = self.resolved_workers(usable);
+        let workers = resolved_workers(self.workers, usable);
         let Listening { addresses, network, transports } = listen(workers, &mut warnings)?;
         let placement = self.place(&topology, usable, &transports);
         let device = transports.iter().find_map(Transport::device);
@@ -156,6 +151,11 @@ impl Launch {
         };
         Ok(Running::new(team, remote, monitor, report, signals))
     }
+}
+
+/// How many workers there will be, at most as many as there may be.
+pub(crate) fn resolved_workers(asked: usize, usable: usize) -> usize {
+    if asked == 0 { usable.min(MAX_WORKERS) } else { asked }
 }
 
 /// Checks what can be checked of settings and a number of workers without opening anything.

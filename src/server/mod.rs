@@ -9,6 +9,7 @@ mod listen;
 mod monitor;
 pub(crate) mod network;
 mod pools;
+mod preview;
 mod report;
 mod running;
 mod signals;
