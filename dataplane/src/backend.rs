@@ -9,17 +9,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use hioload_core::Now;
 use hioload_core::wait::Wait;
 use hioload_pipeline::backend::{
     Accepting, Backend, Capabilities, ConnId, Event, Events, Gone, Out, RxHalf, TxHalf, Wake,
     Window,
 };
-use hioload_stack::{self as stack, BURST, RxTurn, Stack, StackError, TxTurn};
+use hioload_stack::{self as stack, BURST, RxTurn, Stack, StackCounters, StackError, TxTurn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::bell::Bell;
-use crate::link::Port;
+use crate::link::{Attention, IdlePolicy, Port};
+use crate::meter::{LoopCounters, Meter};
 use crate::owed::{Memory, Owed, Paid};
 
 /// How often a link is looked at that may be gone.
@@ -31,8 +33,12 @@ pub struct Frames<L: Port> {
     owed: Owed,
     bell: Arc<Bell>,
     name: &'static str,
+    counters: Arc<StackCounters>,
+    meter: Meter,
     /// The last burst was a full one: more frames may wait.
     more: bool,
+    /// Bursts in a row that were empty.
+    empty: u32,
 }
 
 impl<L: Port> Frames<L> {
@@ -43,30 +49,50 @@ impl<L: Port> Frames<L> {
     pub fn new(mut stack: Stack<L>) -> io::Result<Self> {
         let name = stack.link_mut().name();
         let bell = Arc::new(Bell::new()?);
-        Ok(Frames { stack, owed: Owed::default(), bell, name, more: false })
+        let (counters, meter) = (stack.counters(), Meter::new());
+        let owed = Owed::default();
+        Ok(Frames { stack, owed, bell, name, counters, meter, more: false, empty: 0 })
     }
 
-    /// Waits for a frame, a wake-up or the time, and says how late it is then.
+    /// Where the worker's cycles went.
+    pub fn loop_counters(&self) -> Arc<LoopCounters> {
+        Arc::clone(&self.meter.counters)
+    }
+
+    /// Waits for a frame, a wake-up or the time, as the link allows, and says how late it is then.
     fn wait(&mut self, now: Now, until: Option<Now>) -> io::Result<Now> {
+        let at_most = match self.stack.link_mut().attention() {
+            Attention::Descriptor(_) => None,
+            Attention::Polling(IdlePolicy::Busy) => return Ok(now),
+            Attention::Polling(IdlePolicy::Adaptive { spins, sleep }) => {
+                if self.empty < spins {
+                    std::hint::spin_loop();
+                    return Ok(now);
+                }
+                Some(now.after(sleep))
+            }
+        };
         let doubt = self.stack.link_mut().is_in_doubt().then(|| now.after(DOUBT));
-        let until = [until, self.stack.next_deadline(), doubt].into_iter().flatten().min();
+        let until = [until, self.stack.next_deadline(), doubt, at_most];
+        let until = until.into_iter().flatten().min();
         let timeout = until.map(|at| timespec(at.since(now)));
         let began = Instant::now();
         let link = self.stack.link_mut();
         let mut wanted = PollFlags::IN;
         wanted.set(PollFlags::OUT, link.has_unsent());
-        let fd = link.fd();
-        let mut fds = [
-            PollFd::from_borrowed_fd(fd, wanted),
-            PollFd::from_borrowed_fd(self.bell.fd(), PollFlags::IN),
-        ];
+        let mut fds = ArrayVec::<PollFd<'_>, 2>::new();
+        fds.push(PollFd::from_borrowed_fd(self.bell.fd(), PollFlags::IN));
+        if let Attention::Descriptor(fd) = link.attention() {
+            fds.push(PollFd::from_borrowed_fd(fd, wanted));
+        }
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if !fds[1].revents().is_empty() {
+        if !fds[0].revents().is_empty() {
             self.bell.clear();
         }
+        self.meter.waited();
         Ok(now.after(began.elapsed()))
     }
 
@@ -137,20 +163,24 @@ impl<L: Port> Backend for Frames<L> {
         L: 't;
 
     fn poll(&mut self, now: Now, wait: Wait, events: &mut Events) -> io::Result<()> {
+        self.meter.turn(self.counters.frames_out_total.get());
         self.give(events);
         let idle = events.as_slice().is_empty() && !self.more;
         let now = match wait {
             Wait::Until(until) if idle => self.wait(now, until)?,
             _ => now,
         };
-        self.more = self.stack.poll(now) == BURST;
-        match self.stack.link_mut().take_fault() {
-            Some(fault) => Err(fault),
-            None => {
-                self.give(events);
-                Ok(())
-            }
+        let frames = self.stack.poll(now);
+        self.more = frames == BURST;
+        self.empty = if frames > 0 { 0 } else { self.empty.saturating_add(1) };
+        if let Some(fault) = self.stack.link_mut().take_fault() {
+            return Err(fault);
         }
+        self.give(events);
+        if frames > 0 || !events.as_slice().is_empty() {
+            self.meter.work();
+        }
+        Ok(())
     }
 
     fn turn(&mut self) -> (FramesRx<'_>, FramesTx<'_>) {

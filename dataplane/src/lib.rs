@@ -12,10 +12,14 @@ mod backend;
 mod bell;
 #[allow(unsafe_code)]
 pub mod link;
+mod meter;
 mod owed;
 
 pub use backend::{Frames, FramesRx, FramesTx};
 pub use hioload_stack::{
     Address, Link, Stack, StackConfig, StackCounters, StackError, StackSnapshot,
 };
-pub use link::{AfPacket, LinkCounters, LinkError, LinkSnapshot, Port, Tap};
+pub use link::{
+    AfPacket, Attention, IdlePolicy, LinkCounters, LinkError, LinkSnapshot, Port, Tap, cycles,
+};
+pub use meter::{LoopCounters, LoopSnapshot};

@@ -6,12 +6,12 @@
 //! KiB a frame, and tells where a checksum was verified or, on the same host, never made.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use hioload_stack::{BURST, Link, LinkInfo, LinkRx, LinkTx, Offloads, RxChecksum, RxFrame, TxMeta};
 
-use super::{HEADER_BYTES, LinkCounters, LinkError, Port, sys};
+use super::{Attention, HEADER_BYTES, LinkCounters, LinkError, Port, sys};
 
 /// Room in front of a received frame for the VLAN tag that the kernel took out of it.
 const TAG_BYTES: usize = 4;
@@ -133,8 +133,8 @@ impl Port for AfPacket {
         "af-packet"
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    fn attention(&self) -> Attention<'_> {
+        Attention::Descriptor(self.fd.as_fd())
     }
 
     fn has_unsent(&self) -> bool {

@@ -2,12 +2,14 @@
 //! for one worker. The only room of this crate with `unsafe`: what system calls need, in `sys.rs`.
 
 mod af_packet;
+pub mod cycles;
 mod sys;
 mod tap;
 
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use hioload_stack::Link;
 
@@ -29,13 +31,44 @@ hioload_core::counters! {
     }
 }
 
+/// How a worker learns that its link has something for it.
+#[derive(Clone, Copy, Debug)]
+pub enum Attention<'a> {
+    /// The descriptor is readable when a frame waits, and writable when there is room for some.
+    Descriptor(BorrowedFd<'a>),
+    /// Only by looking: a poll-mode device.
+    Polling(IdlePolicy),
+}
+
+/// What a worker does while it has nothing to do, on a link that must be polled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IdlePolicy {
+    /// Looks again at once: the least latency, and a core that is always at full load.
+    Busy,
+    /// Looks `spins` times in a row, with a pause of the processor between; then sleeps between
+    /// looks, `sleep` at most. A frame may wait that long, and what the system's timers add (50 us
+    /// where nothing else is set); a wake-up by another thread ends a sleep at once.
+    Adaptive {
+        /// Looks in vain before the first sleep.
+        spins: u32,
+        /// The longest sleep.
+        sleep: Duration,
+    },
+}
+
+impl IdlePolicy {
+    /// Sleeps after some 100 us without a frame, for 200 us at most: 3 to 5 % of a core when idle.
+    pub const ADAPTIVE: IdlePolicy =
+        IdlePolicy::Adaptive { spins: 1000, sleep: Duration::from_micros(200) };
+}
+
 /// A link that a worker can wait for.
 pub trait Port: Link {
     /// The name of a backend on it, as given to `--backend`.
     fn name(&self) -> &'static str;
 
-    /// Is readable when a frame waits, and writable when there is room for some.
-    fn fd(&self) -> BorrowedFd<'_>;
+    /// How to wait for it.
+    fn attention(&self) -> Attention<'_>;
 
     /// Whether committed frames wait for room.
     fn has_unsent(&self) -> bool;

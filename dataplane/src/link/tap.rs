@@ -5,12 +5,12 @@
 //! for no offloads, and this one asks for none.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use hioload_stack::{BURST, Link, LinkInfo, LinkRx, LinkTx, Offloads, RxChecksum, RxFrame, TxMeta};
 
-use super::{HEADER_BYTES, LinkCounters, LinkError, Port, sys};
+use super::{Attention, HEADER_BYTES, LinkCounters, LinkError, Port, sys};
 
 /// The station at our end of a TAP device.
 pub struct Tap {
@@ -114,8 +114,8 @@ impl Port for Tap {
         "tap"
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    fn attention(&self) -> Attention<'_> {
+        Attention::Descriptor(self.fd.as_fd())
     }
 
     fn has_unsent(&self) -> bool {
