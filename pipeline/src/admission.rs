@@ -42,6 +42,20 @@ impl Admission {
         self.0.total.load(Ordering::Relaxed)
     }
 
+    /// Whether a connection of that peer would be within the limits now. Takes nothing: what is true
+    /// of one may not be of two that ask at the same time.
+    pub fn admits(&self, peer: IpAddr) -> bool {
+        let shared = &*self.0;
+        if shared.max_total > 0 && self.total() >= shared.max_total {
+            return false;
+        }
+        if shared.max_per_address == 0 {
+            return true;
+        }
+        let map = shared.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+        map.get(&peer.to_canonical()).is_none_or(|count| *count < shared.max_per_address)
+    }
+
     /// Counts a connection, within the limits or not: [`Admission::leave`] is owed either way. One
     /// beyond the limit of its address takes nothing of the total while it is being refused, or a
     /// single address could keep all others out.
@@ -102,9 +116,12 @@ mod tests {
         let a = Admission::new(3, 2);
         assert_eq!(a.enter(ip(1)), Ok(()));
         assert_eq!(a.enter(ip(1)), Ok(()));
+        let admits = |last| a.admits(IpAddr::from([127, 0, 0, last]));
+        assert_eq!((admits(1), admits(2)), (false, true));
         assert_eq!(a.enter(ip(1)), Err(AtLimit::Address));
         a.leave(ip(1));
         assert_eq!(a.enter(ip(2)), Ok(()));
+        assert!(!admits(3), "the total is reached");
         assert_eq!(a.enter(ip(3)), Err(AtLimit::Total));
         a.leave(ip(3));
         a.leave(ip(2));

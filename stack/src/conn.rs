@@ -164,6 +164,11 @@ impl Conns {
         self.used - self.free.len() as u32
     }
 
+    /// Places that ever had a connection.
+    pub(crate) fn used(&self) -> u32 {
+        self.used
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.len() >= self.max
     }

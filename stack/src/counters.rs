@@ -31,6 +31,8 @@ hioload_core::counters! {
         counter drop_link_full_total,
         /// Connections refused: the table or the memory is full.
         counter drop_no_memory_total,
+        /// SYNs not answered, and SYN cookies not taken: connections are at a limit.
+        counter drop_at_limit_total,
         /// Replies withheld by a rate limit.
         counter drop_rate_limited_total,
         /// Resets dropped because they were not exactly at the window's edge (RFC 5961).

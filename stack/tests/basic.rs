@@ -82,7 +82,8 @@ fn a_trace_is_a_capture_of_one_peers_packets() {
     pair.stacks[1].listen(80).unwrap();
     let (mut client, mut echo) = (Client::new(), Echo::default());
     let file = Shared::default();
-    pair.stacks[0].trace(server(false), 5, Box::new(file.clone())).unwrap();
+    let every_port = SocketAddr::new(ip(false, 1), 0);
+    pair.stacks[0].trace(every_port, 5, Box::new(file.clone())).unwrap();
     client.open(&mut pair.stacks[0], server(true), 9, 100);
     client.open(&mut pair.stacks[0], server(false), 9, 5000);
     pair.run([&mut client, &mut echo], MINUTE, |_| false);
@@ -94,6 +95,8 @@ fn a_trace_is_a_capture_of_one_peers_packets() {
         let kept = u32::from_le_bytes(rest[8..12].try_into().unwrap()) as usize;
         assert_eq!(rest[16] >> 4, 4, "of the IPv4 connection only");
         rest = &rest[16 + kept..];
+        let seconds = u32::from_le_bytes(rest[..4].try_into().unwrap());
+        assert!(seconds > 1_700_000_000, "the time of day");
         packets += 1;
     }
     assert_eq!(packets, 5);
@@ -111,6 +114,51 @@ fn connections_opened_in_one_moment_each_get_a_port() {
 }
 
 #[test]
+#[test]
+fn at_a_limit_of_connections_a_syn_waits_for_room_also_where_cookies_are_sent() {
+    for half_open_max in [4096, 0] {
+        let server_config = hioload_stack::StackConfig { half_open_max, ..config(1) };
+        let mut pair = Pair::new(1, Faults::default(), 1500, [config(0), server_config]);
+        pair.stacks[1].listen(80).unwrap();
+        let room = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let asked = room.clone();
+        pair.stacks[1].admit_by(move |peer| {
+            assert_eq!(peer, ip(false, 0));
+            asked.load(std::sync::atomic::Ordering::Relaxed)
+        });
+        let (mut client, mut echo) = (Client::new(), Echo::default());
+        client.open(&mut pair.stacks[0], server(false), 9, 1000);
+        pair.pass([&mut client, &mut echo], Duration::from_secs(2));
+        let counted = pair.stacks[1].counters().snapshot();
+        assert!(counted.drop_at_limit_total >= 1, "{counted:?}");
+        assert_eq!((counted.connections, counted.segments_out_total), (0, 0));
+        room.store(true, std::sync::atomic::Ordering::Relaxed);
+        pair.run([&mut client, &mut echo], MINUTE, |_| false);
+        assert_eq!((client.finished, client.broken), (1, 0));
+    }
+}
+
+#[test]
+fn a_survey_sees_each_open_connection_once_frozen_or_not() {
+    let mut pair = Pair::plain();
+    pair.stacks[1].listen(80).unwrap();
+    let (mut client, mut echo) = (Client::new(), Echo::default());
+    for salt in 0..10 {
+        let id = client.open(&mut pair.stacks[0], server(salt % 2 == 0), salt, 100);
+        client.conns.get_mut(&key(id)).unwrap().hold = true;
+    }
+    let opened = |pair: &Pair| pair.stacks[1].counters().snapshot().accepted_total == 10;
+    assert!(pair.run([&mut client, &mut echo], MINUTE, opened));
+    pair.pass([&mut client, &mut echo], MINUTE);
+    let (mut peers, mut at) = (std::collections::BTreeSet::new(), Some(0));
+    while let Some(from) = at {
+        at = pair.stacks[1].survey(from, 3, &mut |stats| {
+            assert!(stats.frozen && peers.insert(stats.peer), "{stats:?}");
+        });
+    }
+    assert_eq!(peers.len(), 10);
+}
+
 fn what_is_configured_wrong_is_said() {
     let wire = Wire::new(1, Faults::default());
     let try_with = |change: &dyn Fn(&mut hioload_stack::StackConfig), mtu: u16| {

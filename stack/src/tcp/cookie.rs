@@ -123,6 +123,10 @@ impl Tcp {
             self.core.counters.drop_no_memory_total.inc();
             return true;
         }
+        if !(self.core.admits)(segment.ip.src) {
+            self.core.counters.drop_at_limit_total.inc();
+            return true;
+        }
         let local = out.net.local_ip(tuple.local);
         let Some(slot) = self.core.revive(&mut self.table, &tuple, local, &record, now) else {
             self.core.counters.drop_no_memory_total.inc();

@@ -16,6 +16,7 @@ mod wait;
 pub use handover::{FROZEN_RECORD_BYTES, FrozenRecord};
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hioload_core::{Now, TimerWheel};
@@ -77,6 +78,8 @@ pub(crate) struct Core {
     /// One bit a port.
     listening: Box<[u64; 1024]>,
     pub(crate) accepting: Accepting,
+    /// Whether an address may have one more connection with us.
+    pub(crate) admits: Box<dyn Fn(IpAddr) -> bool + Send>,
     /// The last SYN cookie that was sent: without one, none is taken.
     cookie_sent: Option<Now>,
     challenged: Box<[u64; CHALLENGE_SLOTS]>,
@@ -131,6 +134,7 @@ impl Tcp {
                 secret: Secret::new(secret),
                 listening: Box::new([0; 1024]),
                 accepting: Accepting::Yes,
+                admits: Box::new(|_| true),
                 cookie_sent: None,
                 challenged: Box::new([0; CHALLENGE_SLOTS]),
                 isn_known: crate::seed::self_test(),

@@ -80,6 +80,9 @@ impl Tcp {
         if self.table.conns.is_full() {
             return self.core.counters.drop_no_memory_total.inc();
         }
+        if !(self.core.admits)(segment.ip.src) {
+            return self.core.counters.drop_at_limit_total.inc();
+        }
         if self.core.half_open >= self.core.config.half_open_max {
             if self.core.isn_known {
                 self.send_cookie(&tuple, segment, out);
