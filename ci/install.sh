@@ -77,6 +77,9 @@ install_dpdk() {
     compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null &&
         compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' >/dev/null ||
         apt_install libclang1-14 libclang-common-14-dev
+    # For placement by NUMA node; without libudev-dev it doesn't link.
+    pkg-config --exists hwloc || apt_install libhwloc-dev
+    pkg-config --exists libudev || apt_install libudev-dev
 }
 
 install_valgrind() { want valgrind valgrind; }

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Installs what a build with `--features dpdk` needs on Debian 12: DPDK with its drivers, what
+# bindgen reads its headers with, hwloc, a C compiler. With all of it there it only looks.
+#
+#   scripts/install-dpdk.sh            as root, or with sudo
+#   scripts/install-dpdk.sh --tools    also dpdk-devbind.py, ethtool and ip, for operators
+set -euo pipefail
+
+packages=(build-essential pkg-config libdpdk-dev libclang1-14 libclang-common-14-dev
+    libhwloc-dev libudev-dev)
+[[ ${1:-} == --tools ]] && packages+=(dpdk iproute2 ethtool pciutils)
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
+        missing+=("$package")
+done
+if ((${#missing[@]})); then
+    command -v apt-get >/dev/null || {
+        echo "this is not a Debian: install by its own means what these are: ${missing[*]}" >&2
+        exit 1
+    }
+    as_root=()
+    if [[ $(id -u) -ne 0 ]]; then
+        command -v sudo >/dev/null || {
+            echo "only root can install: ${missing[*]}" >&2
+            exit 1
+        }
+        as_root=(sudo)
+    fi
+    echo "installing: ${missing[*]}"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+echo "DPDK $(pkg-config --modversion libdpdk), hwloc $(pkg-config --modversion hwloc)"
+command -v cargo >/dev/null ||
+    echo "there is no cargo: install Rust with rustup (Debian's own is too old)" >&2
