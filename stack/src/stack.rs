@@ -78,19 +78,6 @@ impl<L: Link> Stack<L> {
     /// What is wrong with the configuration, or a host without random numbers.
     pub fn new(link: L, config: &StackConfig, now: Now) -> Result<Self, StackError> {
         config.validate()?;
-        Self::counted(link, config, now, Arc::default())
-    }
-
-    /// Like [`Stack::new`], with counters that somebody reads already. No other stack may have them.
-    ///
-    /// # Errors
-    /// As for [`Stack::new`].
-    pub fn counted(
-        link: L,
-        config: &StackConfig,
-        now: Now,
-        counters: Arc<StackCounters>,
-    ) -> Result<Self, StackError> {
         let info = link.info();
         if info.mtu < 1280 {
             return Err(StackError::MtuTooSmall(info.mtu));
@@ -100,6 +87,7 @@ impl<L: Link> Stack<L> {
             Some(given) => secret = given,
             None => getrandom::fill(&mut secret).map_err(|_| StackError::NoRandom)?,
         }
+        let counters = Arc::new(StackCounters::default());
         let tcp = Tcp::new(config, info, secret, Arc::clone(&counters), now)?;
         let net = Net::new(config, info, counters);
         let (touched_rx, touched_tx) = (Vec::new(), Vec::new());
@@ -130,7 +118,6 @@ impl<L: Link> Stack<L> {
         self.tcp.listen(port)
     }
 
-    /// Opens a connection; `Opened` or `Closed` follows.
     /// Asks `admits` before a SYN is answered, and before a SYN cookie that came back becomes a
     /// connection: where it says no to that peer's address, nobody answers, and the peer tries again
     /// by itself (counted as `drop_at_limit_total`). What it says may be outdated when the handshake
@@ -139,6 +126,7 @@ impl<L: Link> Stack<L> {
         self.tcp.core.admits = Box::new(admits);
     }
 
+    /// Opens a connection; `Opened` or `Closed` follows.
     ///
     /// # Errors
     /// No route, no port or no memory.
@@ -367,7 +355,6 @@ impl<L: Link> Stack<L> {
         })
     }
 
-    /// Writes the packets to and from one remote endpoint to `file` in pcap format, `packets` of
     /// Looks at `look` places of the table of connections, from place `at` (begin with 0), and gives
     /// what is known of those that are open to `seen`. Returns where to go on; `None`: that was all.
     /// A walk over all of them is for an operator who asks, in steps that no message waits for.
@@ -383,6 +370,7 @@ impl<L: Link> Stack<L> {
         (end < all).then_some(end)
     }
 
+    /// Writes the packets to and from one remote endpoint to `file` in pcap format, `packets` of
     /// them at most; port 0 means every port of that address. Each packet is one write, so that the
     /// file can be read while it grows. It replaces the trace before.
     ///
