@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::wire::{Faults, Wire};
+use common::wire::Wire;
 use common::{Net, PORT, run, succeeds};
 use hioload_core::{Clock, MonotonicClock, Now};
 use hioload_dataplane::{StackConfig, Tap};
+use hioload_stack::sim::Faults;
 use hioload_stack::{ConnId, Event, Gone, Stack};
 use rustix::net::sockopt;
 
@@ -258,7 +259,7 @@ fn bulk_arrives_whole_when_corrupted() {
 
 #[test]
 fn bulk_arrives_whole_when_late() {
-    bulk("20 ms late", Faults { delay_ms: 20, ..Faults::default() }, None, 1 << 20);
+    bulk("20 ms late", Faults { delay_us: 20_000, ..Faults::default() }, None, 1 << 20);
 }
 
 #[test]

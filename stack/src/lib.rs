@@ -24,6 +24,8 @@ mod net;
 mod rate;
 mod secret;
 mod seed;
+#[cfg(feature = "sim")]
+pub mod sim;
 #[allow(unsafe_code)]
 mod slots;
 mod stack;

@@ -4,11 +4,13 @@
 //! an unknown neighbour wait, a few each; three unanswered questions end them and the entry.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use hioload_core::Now;
+use siphasher::sip::SipHasher13;
 
 pub(crate) type Mac = [u8; 6];
 
@@ -47,10 +49,23 @@ pub(crate) enum Lookup {
     Wait,
 }
 
+/// Hashes by the stack's own secret, not by the process's: a seed of the simulation must give the
+/// same order of entries each time.
+#[derive(Clone, Debug)]
+struct Keyed(SipHasher13);
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        self.0
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Neighbors {
-    entries: HashMap<IpAddr, Entry>,
+    entries: HashMap<IpAddr, Entry, Keyed>,
     max: usize,
     pending: usize,
     /// Entries that were asked for and didn't answer yet.
@@ -61,8 +76,9 @@ pub(crate) struct Neighbors {
 }
 
 impl Neighbors {
-    pub(crate) fn new(max: usize) -> Neighbors {
-        let entries = HashMap::new();
+    /// Room for `max` of them; strangers choose addresses, so they must not know the `key`.
+    pub(crate) fn new(max: usize, key: SipHasher13) -> Neighbors {
+        let entries = HashMap::with_hasher(Keyed(key));
         Neighbors { entries, max, pending: 0, asking: 0, next_tick: Now::ZERO, memo: None }
     }
 
@@ -204,7 +220,7 @@ mod tests {
 
     #[test]
     fn packets_wait_for_the_answer_and_come_out_with_it() {
-        let mut cache = Neighbors::new(8);
+        let mut cache = Neighbors::new(8, SipHasher13::new());
         assert_eq!(cache.lookup(ip(1), at(0)), Lookup::Ask);
         assert!(cache.hold(ip(1), b"one"));
         assert_eq!(cache.lookup(ip(1), at(0)), Lookup::Wait);
@@ -220,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_silent_neighbour_is_asked_three_times_and_then_forgotten() {
-        let mut cache = Neighbors::new(8);
+        let mut cache = Neighbors::new(8, SipHasher13::new());
         assert_eq!(cache.lookup(ip(1), at(0)), Lookup::Ask);
         assert!(cache.hold(ip(1), b"lost"));
         assert_eq!(cache.tick(at(1)).0.len(), 1);
@@ -231,7 +247,7 @@ mod tests {
 
     #[test]
     fn strangers_fill_neither_table_nor_queue() {
-        let mut cache = Neighbors::new(8);
+        let mut cache = Neighbors::new(8, SipHasher13::new());
         for n in 0..1000 {
             cache.learn(ip(n), MAC, false, at(0));
             assert!(cache.entries.is_empty());

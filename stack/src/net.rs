@@ -18,6 +18,7 @@ use crate::link::{LinkInfo, LinkTx, TxMeta};
 use crate::live::{Live, Sent};
 use crate::neighbor::{Lookup, Mac, Neighbors};
 use crate::rate::Bucket;
+use crate::secret::Secret;
 use crate::trace::Trace;
 
 /// The state below TCP.
@@ -37,14 +38,19 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    pub(crate) fn new(config: &StackConfig, info: LinkInfo, counters: Arc<StackCounters>) -> Net {
+    pub(crate) fn new(
+        config: &StackConfig,
+        info: LinkInfo,
+        secret: &Secret,
+        counters: Arc<StackCounters>,
+    ) -> Net {
         Net {
             info,
             locals: config.addresses.iter().copied().take(ADDRESSES_MAX).collect(),
             gateway_v4: config.gateway_v4,
             gateway_v6: config.gateway_v6,
             vlan: config.vlan,
-            neighbors: Neighbors::new(config.neighbors_max),
+            neighbors: Neighbors::new(config.neighbors_max, secret.neighbor()),
             counters,
             icmp_rate: Bucket::new(config.icmp_per_second),
             reset_rate: Bucket::new(config.resets_per_second),

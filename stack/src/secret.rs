@@ -1,5 +1,6 @@
 //! Everything that a stranger must not be able to foresee comes from one secret of this start:
-//! flow hash, initial sequence numbers, SYN cookies, ephemeral ports. Keyed SipHash, one key each.
+//! flow hash, initial sequence numbers, SYN cookies, ephemeral ports, the neighbour cache. Keyed
+//! SipHash, one key each.
 
 use std::hash::Hasher;
 
@@ -15,6 +16,7 @@ pub(crate) struct Secret {
     isn: SipHasher13,
     cookie: SipHasher13,
     port: SipHasher13,
+    neighbor: SipHasher13,
 }
 
 impl Secret {
@@ -33,7 +35,18 @@ impl Secret {
             };
             SipHasher13::new_with_keys(half(0), half(1))
         };
-        Secret { flow: derive(0), isn: derive(1), cookie: derive(2), port: derive(3) }
+        Secret {
+            flow: derive(0),
+            isn: derive(1),
+            cookie: derive(2),
+            port: derive(3),
+            neighbor: derive(4),
+        }
+    }
+
+    /// For the neighbour cache.
+    pub(crate) fn neighbor(&self) -> SipHasher13 {
+        self.neighbor
     }
 
     /// Where a tuple stands in the flow table.

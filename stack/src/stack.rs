@@ -17,6 +17,7 @@ use crate::frame::{ICMP, ICMPV6, RST, Segment, TCP};
 use crate::icmp;
 use crate::link::{Link, LinkRx, LinkTx, RxChecksum, RxFrame};
 use crate::net::{Net, Out};
+use crate::secret::Secret;
 use crate::slots::{Lending, Slots};
 use crate::tcp::{FrozenRecord, Tcp};
 use crate::trace::Trace;
@@ -89,7 +90,7 @@ impl<L: Link> Stack<L> {
         }
         let counters = Arc::new(StackCounters::default());
         let tcp = Tcp::new(config, info, secret, Arc::clone(&counters), now)?;
-        let net = Net::new(config, info, counters);
+        let net = Net::new(config, info, &Secret::new(secret), counters);
         let (touched_rx, touched_tx) = (Vec::new(), Vec::new());
         Ok(Stack { link, net, tcp, now, touched_rx, touched_tx, announced: false })
     }

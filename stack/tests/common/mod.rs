@@ -1,4 +1,4 @@
-//! A seeded wire between two stacks, and what drives both ends. One seed gives one run, always.
+//! Two stacks on a seeded wire, and what drives both ends.
 #![allow(dead_code)]
 
 use std::cell::RefCell;
@@ -8,242 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hioload_core::Now;
-use hioload_stack::{
-    Address, ConnId, Event, Link, LinkInfo, LinkRx, LinkTx, Offloads, RxChecksum, RxFrame, Stack,
-    StackConfig, TxMeta,
-};
-
-/// SplitMix64.
-#[derive(Clone)]
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    pub fn percent(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
-    }
-
-    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len() as u64) as usize]
-    }
-}
-
-/// What the wire does to frames, in percent and microseconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    pub loss: u64,
-    pub duplicate: u64,
-    pub corrupt: u64,
-    pub reorder: u64,
-    pub delay_us: u64,
-    /// Larger frames vanish; 0: none do.
-    pub largest: usize,
-}
-
-/// Both directions of a wire.
-pub struct Wire {
-    pub now: Now,
-    pub rng: Rng,
-    pub faults: Faults,
-    /// Frames under way, by when they arrive; direction is where they go.
-    under_way: [BTreeMap<(u64, u64), Vec<u8>>; 2],
-    count: u64,
-    /// Room of each end's transmit queue a flush.
-    pub room: usize,
-    /// Copies of all frames, where wanted.
-    pub log: Option<Vec<(usize, Vec<u8>)>>,
-}
-
-impl Wire {
-    pub fn new(seed: u64, faults: Faults) -> Rc<RefCell<Wire>> {
-        Rc::new(RefCell::new(Wire {
-            now: Now::ZERO,
-            rng: Rng(seed),
-            faults,
-            under_way: Default::default(),
-            count: 0,
-            room: 1024,
-            log: None,
-        }))
-    }
-
-    pub fn carry(&mut self, to: usize, mut frame: Vec<u8>) {
-        if let Some(log) = &mut self.log {
-            log.push((to, frame.clone()));
-        }
-        if std::env::var_os("HIOLOAD_TRACE").is_some() {
-            describe(self.now, to, &frame);
-        }
-        let faults = self.faults;
-        if self.rng.percent(faults.loss) || (faults.largest > 0 && frame.len() > faults.largest) {
-            return;
-        }
-        if self.rng.percent(faults.corrupt) {
-            let bit = self.rng.below(frame.len() as u64 * 8) as usize;
-            frame[bit / 8] ^= 1 << (bit % 8);
-        }
-        let copies = if self.rng.percent(faults.duplicate) { 2 } else { 1 };
-        for _ in 0..copies {
-            let mut at = self.now.as_nanos() + faults.delay_us * 1000;
-            if self.rng.percent(faults.reorder) {
-                at += self.rng.below(faults.delay_us * 3000 + 1_000_000);
-            }
-            self.count += 1;
-            self.under_way[to].insert((at, self.count), frame.clone());
-        }
-    }
-
-    pub fn next_arrival(&self) -> Option<u64> {
-        self.under_way.iter().filter_map(|queue| queue.keys().next()).map(|key| key.0).min()
-    }
-
-    fn arrived(&mut self, to: usize) -> Option<Vec<u8>> {
-        let entry = self.under_way[to].first_entry()?;
-        (entry.key().0 <= self.now.as_nanos()).then(|| entry.remove())
-    }
-}
-
-/// A line for each TCP segment, for looking at a seed that fails.
-fn describe(now: Now, to: usize, frame: &[u8]) {
-    let l2 = if frame[12..14] == [0x81, 0] { 18 } else { 14 };
-    let (ip, v6) = (&frame[l2..], frame[l2] >> 4 == 6);
-    let (at, protocol) = if v6 { (40, ip[6]) } else { (20, ip[9]) };
-    if frame[l2 - 2..l2] == [8, 6] || protocol != 6 {
-        return eprintln!("{:>14} to {to} {} bytes, not TCP", now.as_nanos() / 1000, frame.len());
-    }
-    let tcp = &ip[at..];
-    let word = |n: usize| u32::from_be_bytes(tcp[n..n + 4].try_into().unwrap());
-    let port = |n: usize| u16::from_be_bytes([tcp[n], tcp[n + 1]]);
-    let len = tcp.len() - usize::from(tcp[12] >> 4) * 4;
-    eprintln!(
-        "{:>14} to {to} {}>{} flags {:02x} seq {} ack {} len {len} win {}",
-        now.as_nanos() / 1000,
-        port(0),
-        port(2),
-        tcp[13],
-        word(4),
-        word(8),
-        port(14),
-    );
-}
-
-pub struct SimLink {
-    info: LinkInfo,
-    rx: SimRx,
-    tx: SimTx,
-}
-
-pub struct SimRx {
-    wire: Rc<RefCell<Wire>>,
-    side: usize,
-    burst: Vec<Vec<u8>>,
-}
-
-pub struct SimTx {
-    wire: Rc<RefCell<Wire>>,
-    side: usize,
-    next: Vec<u8>,
-    sent: Vec<Vec<u8>>,
-}
-
-impl SimLink {
-    pub fn new(wire: &Rc<RefCell<Wire>>, side: usize, mtu: u16) -> SimLink {
-        SimLink {
-            info: LinkInfo {
-                mac: [2, 0, 0, 0, 0, side as u8 + 1],
-                mtu,
-                offloads: Offloads::default(),
-            },
-            rx: SimRx { wire: Rc::clone(wire), side, burst: Vec::new() },
-            tx: SimTx { wire: Rc::clone(wire), side, next: Vec::new(), sent: Vec::new() },
-        }
-    }
-}
-
-fn fold(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2);
-    let mut sum: u32 =
-        words.map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
-
-impl Link for SimLink {
-    type Rx = SimRx;
-    type Tx = SimTx;
-
-    fn info(&self) -> LinkInfo {
-        self.info
-    }
-
-    fn split(&mut self) -> (&mut SimRx, &mut SimTx) {
-        (&mut self.rx, &mut self.tx)
-    }
-}
-
-impl LinkRx for SimRx {
-    fn receive(&mut self, max: usize) -> usize {
-        self.burst.clear();
-        while self.burst.len() < max
-            && let Some(frame) = self.wire.borrow_mut().arrived(self.side)
-        {
-            self.burst.push(frame);
-        }
-        self.burst.len()
-    }
-
-    fn frame(&self, index: usize) -> RxFrame<'_> {
-        RxFrame { bytes: &self.burst[index], checksum: RxChecksum::Unknown }
-    }
-}
-
-impl LinkTx for SimTx {
-    fn room(&self) -> usize {
-        self.wire.borrow().room - self.sent.len()
-    }
-
-    fn next(&mut self, len: usize) -> Option<&mut [u8]> {
-        if self.room() == 0 {
-            return None;
-        }
-        self.next.resize(len, 0xee);
-        Some(&mut self.next)
-    }
-
-    fn commit(&mut self, meta: TxMeta) {
-        // What a device does that was told to.
-        let l3 = usize::from(meta.l2_len);
-        let l4 = l3 + usize::from(meta.l3_len);
-        if meta.ip_checksum {
-            let sum = fold(&self.next[l3..l4]);
-            self.next[l3 + 10..l3 + 12].copy_from_slice(&(!sum).to_be_bytes());
-        }
-        if meta.tcp_checksum {
-            let sum = fold(&self.next[l4..]);
-            self.next[l4 + 16..l4 + 18].copy_from_slice(&(!sum).to_be_bytes());
-        }
-        self.sent.push(self.next.clone());
-    }
-
-    fn flush(&mut self) {
-        for frame in self.sent.drain(..) {
-            self.wire.borrow_mut().carry(1 - self.side, frame);
-        }
-    }
-}
+pub use hioload_stack::sim::{Faults, Rng, SimLink, Wire};
+use hioload_stack::{Address, ConnId, Event, Offloads, Stack, StackConfig};
 
 pub fn ip(v6: bool, side: usize) -> IpAddr {
     match v6 {
@@ -269,6 +35,9 @@ pub fn config(side: usize) -> StackConfig {
 pub struct Pair {
     pub wire: Rc<RefCell<Wire>>,
     pub stacks: [Stack<SimLink>; 2],
+    /// By how much a stack may be told a time too early, in nanoseconds: clocks go back, too.
+    pub unsteady_ns: u64,
+    rng: Rng,
 }
 
 impl Pair {
@@ -277,12 +46,11 @@ impl Pair {
         // Each seed has one of the four.
         let offloads = Offloads { tx_ip_checksum: seed & 16 != 0, tx_tcp_checksum: seed & 32 != 0 };
         let stack = |side: usize| {
-            let mut link = SimLink::new(&wire, side, mtu);
-            link.info.offloads = offloads;
+            let link = SimLink::new(&wire, side, mtu, offloads);
             Stack::new(link, &configs[side], Now::ZERO).unwrap()
         };
         let stacks = [stack(0), stack(1)];
-        Pair { stacks, wire }
+        Pair { stacks, wire, unsteady_ns: 0, rng: Rng(seed) }
     }
 
     pub fn plain() -> Pair {
@@ -296,7 +64,7 @@ impl Pair {
     /// Moves time to the next thing that happens, at most by `limit`.
     pub fn advance(&mut self, limit: Duration) {
         let now = self.now();
-        let arrival = self.wire.borrow().next_arrival().map(Now::from_nanos);
+        let arrival = self.wire.borrow().next_arrival();
         let deadlines = self.stacks.iter().filter_map(|stack| stack.next_deadline());
         let next = deadlines.chain(arrival).min().unwrap_or(Now::MAX);
         let least = now.after(Duration::from_micros(1));
@@ -305,7 +73,8 @@ impl Pair {
 
     /// One turn of one side.
     pub fn turn(&mut self, side: usize, app: &mut dyn App) {
-        let now = self.now();
+        let early = if self.unsteady_ns > 0 { self.rng.below(self.unsteady_ns) } else { 0 };
+        let now = Now::from_nanos(self.now().as_nanos().saturating_sub(early));
         self.stacks[side].poll(now);
         let mut events = Vec::new();
         while events.len() < 64
@@ -444,7 +213,10 @@ pub struct ClientConn {
     pub piece: usize,
     /// Wait for the echo of each piece before the next one.
     pub lockstep: bool,
+    /// Send nothing for now.
     pub hold: bool,
+    /// Read nothing for now.
+    pub paused: bool,
 }
 
 pub fn byte(salt: u64, at: usize) -> u8 {
@@ -473,6 +245,7 @@ impl Client {
             piece: 1500,
             lockstep: false,
             hold: false,
+            paused: false,
         };
         self.conns.insert(key(id), conn);
         id

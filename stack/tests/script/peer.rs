@@ -2,6 +2,7 @@
 
 pub use crate::common::*;
 use hioload_core::Now;
+use hioload_stack::Offloads;
 pub use hioload_stack::{Event, Gone, Stack, StackConfig};
 use std::cell::RefCell;
 pub use std::net::SocketAddr;
@@ -69,7 +70,9 @@ pub struct Script {
 impl Script {
     pub fn with(v6: bool, config: StackConfig) -> Script {
         let wire = Wire::new(1, Faults::default());
-        let stack = Stack::new(SimLink::new(&wire, 1, 1500), &config, Now::ZERO).unwrap();
+        let stack =
+            Stack::new(SimLink::new(&wire, 1, 1500, Offloads::default()), &config, Now::ZERO)
+                .unwrap();
         wire.borrow_mut().log = Some(Vec::new());
         let mut script = Script {
             wire,
