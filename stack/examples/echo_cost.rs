@@ -1,100 +1,201 @@
-//! What a 64-byte echo costs the server's TCP, by number of connections: round robin and random,
-//! live and thawing, beside smoltcp with all sockets in one set.
+//! What a 64-byte echo costs the server's TCP, by number of connections, in turn and at random;
+//! what a freeze and a thaw cost; beside smoltcp alone.
 //!
-//! `cargo run --release -p hioload-stack --example echo_cost [connections ...]`
+//! `echo_cost [connections ...]` measures time: subjects interleaved, the median of many stretches.
+//! `echo_cost count SUBJECT CONNECTIONS ORDER ROUNDS` runs without a clock, for callgrind with
+//! `--toggle-collect='*::measured'` (`thaw_all` for thaws). Subjects:
+//!
+//! - `stack`: TCP alone: from the link's burst of frames to the link's burst of frames, checksums
+//!   offloaded.
+//! - `layers`: the same with all checksums in software.
+//! - `floor`: smoltcp with a set for each socket, checksums ignored, no look-up, no Ethernet, no
+//!   timers: the least that this much smoltcp costs.
+//! - `set`: smoltcp as its manual has it, all sockets in one set.
 
 #[path = "../benches/load/mod.rs"]
 mod load;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hioload_stack::{BURST, CONN_BYTES, HEAD_BYTES};
-use load::{Load, naive::Naive, scatter};
+use hioload_stack::{CONN_BYTES, HEAD_BYTES};
+use load::bare::{Bare, Sets};
+use load::{BURST_USUAL, Load, Order, Subject, Turns};
 
-/// Round trips that are measured each time.
-const ROUNDS: u32 = 2_000_000;
-
-fn nanos(total: Duration, rounds: u32) -> f64 {
-    total.as_nanos() as f64 / f64::from(rounds)
-}
+/// Stretches that each subject is measured in, in turn with the others.
+const STRETCHES: usize = 15;
+const IDLE: Duration = Duration::from_secs(5);
+/// Where one set is still bearable.
+const ONE_SET_MAX: u32 = 10_000;
 
 fn main() {
-    let counts: Vec<u32> = match std::env::args().skip(1).map(|arg| arg.parse()).collect() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "count") {
+        return count(&args[1..]);
+    }
+    let counts: Vec<u32> = match args.iter().map(|arg| arg.parse()).collect() {
         Ok(counts) if !Vec::is_empty(&counts) => counts,
         Ok(_) => vec![1, 100, 10_000, 100_000, 1_000_000],
         Err(error) => return eprintln!("a number of connections each: {error}"),
     };
     println!("entry {CONN_BYTES} B, header {HEAD_BYTES} B a connection");
+    println!("bursts of {BURST_USUAL}; ns a round trip: median of {STRETCHES} [quartiles], least");
     for count in counts {
-        echo(count);
-        thaw(count);
-        if count <= 10_000 {
-            let mut naive = Naive::new(count);
-            let rounds = (20_000_000 / count).clamp(100, 1_000_000);
-            let total = (0..rounds).map(|step| naive.round(scatter(step, count))).sum();
-            println!("{count:>9} one set, random   {:8.0} ns", nanos(total, rounds));
-        }
+        time(count);
+        freeze_and_thaw(count);
     }
 }
 
-fn echo(count: u32) {
-    let start = Instant::now();
-    let mut load = Load::new(count, None);
-    let bytes = load.stack.counters().snapshot();
-    println!(
-        "{count:>9} made in {:.2} s; {} MiB of slab, {} flow buckets",
-        start.elapsed().as_secs_f64(),
-        bytes.slab_bytes >> 20,
-        bytes.flow_buckets
-    );
-    for (name, random) in [("round robin", false), ("random     ", true)] {
-        let mut burst = [0u32; BURST];
-        let len = BURST.min(count as usize);
-        let rounds = ROUNDS.max(count);
-        let mut total = Duration::ZERO;
-        let mut step = 0;
-        let mut best = f64::MAX;
-        // Five stretches: the best says what it costs, the mean what the machine made of it.
-        for _ in 0..5 {
-            let mut stretch = Duration::ZERO;
-            let end = step + rounds / 5;
-            let begin = step;
-            while step < end {
-                for slot in &mut burst[..len] {
-                    *slot = if random { scatter(step, count) } else { step % count };
-                    step += 1;
-                }
-                stretch += load.round(&burst[..len]);
+/// One subject's stretches.
+struct Row {
+    name: &'static str,
+    subject: Box<dyn Subject>,
+    turns: Turns,
+    nanos: Vec<f64>,
+}
+
+fn make(name: &str, count: u32) -> Option<Box<dyn Subject>> {
+    Some(match name {
+        "stack" => Box::new(Load::new(count, true, None)),
+        "layers" => Box::new(Load::new(count, false, None)),
+        "floor" => Box::new(Bare::new(count, Sets::Each)),
+        "set" => Box::new(Bare::new(count, Sets::One)),
+        _ => return None,
+    })
+}
+
+fn time(count: u32) {
+    // Three subjects of a million connections don't fit in most machines at once.
+    let together: &[&[&'static str]] = match count {
+        0..=200_000 => &[&["floor", "stack", "layers"]],
+        _ => &[&["floor", "stack"], &["layers"]],
+    };
+    for names in together {
+        let row = |&name| {
+            let subject = make(name, count).expect("named above");
+            let turns = Turns::new(count, Order::RoundRobin, BURST_USUAL);
+            Row { name, subject, turns, nanos: Vec::new() }
+        };
+        let mut rows: Vec<Row> = names.iter().map(row).collect();
+        for order in [Order::RoundRobin, Order::Random] {
+            for row in &mut rows {
+                row.turns = Turns::new(count, order, BURST_USUAL);
+                row.nanos.clear();
+                stretch(row, 20_000);
             }
-            best = best.min(nanos(stretch, step - begin));
-            total += stretch;
+            for _ in 0..STRETCHES {
+                for row in &mut rows {
+                    let nanos = stretch(row, 200_000);
+                    row.nanos.push(nanos);
+                }
+            }
+            rows.iter().for_each(|row| report(count, order, row, &rows[0]));
         }
-        println!("{count:>9} echo, {name} {:8.0} ns, best fifth {best:.0}", nanos(total, step));
+    }
+    if count <= ONE_SET_MAX {
+        let mut subject = Bare::new(count, Sets::One);
+        let mut turns = Turns::new(count, Order::Random, BURST_USUAL);
+        let rounds = (4_000_000 / count).clamp(256, 200_000);
+        println!("{count:>9} random     set     {:8.0}", run(&mut subject, &mut turns, rounds));
     }
 }
 
-fn thaw(count: u32) {
-    let idle = Duration::from_secs(5);
-    let mut load = Load::new(count, Some(idle));
-    load.freeze(idle);
-    let frozen = load.stack.counters().snapshot();
-    let mut burst = [0u32; BURST];
-    let len = BURST.min(count as usize);
-    let mut total = Duration::ZERO;
-    let mut step = 0;
-    while step < count {
-        let take = len.min((count - step) as usize);
-        for slot in &mut burst[..take] {
-            *slot = step;
-            step += 1;
-        }
-        total += load.round(&burst[..take]);
+fn stretch(row: &mut Row, rounds: u32) -> f64 {
+    run(row.subject.as_mut(), &mut row.turns, rounds)
+}
+
+/// Nanoseconds a round trip, over at least so many.
+fn run(subject: &mut dyn Subject, turns: &mut Turns, rounds: u32) -> f64 {
+    let (mut total, mut done) = (Duration::ZERO, 0);
+    while done < rounds {
+        let burst = turns.next();
+        total += subject.round(burst);
+        done += burst.len() as u32;
     }
-    println!(
-        "{count:>9} thaw and echo         {:8.0} ns; frozen {} with {} MiB of slab, thaws {}",
-        nanos(total, step),
-        frozen.frozen,
-        frozen.slab_bytes >> 20,
-        load.stack.counters().snapshot().thaws_total
+    total.as_nanos() as f64 / f64::from(done)
+}
+
+fn report(count: u32, order: Order, row: &Row, floor: &Row) {
+    let [q1, median, q3] = quartiles(&row.nanos);
+    let least = row.nanos.iter().copied().fold(f64::MAX, f64::min);
+    print!(
+        "{count:>9} {:10} {:7} {median:8.0} [{q1:.0}-{q3:.0}], {least:.0}",
+        order_name(order),
+        row.name
     );
+    if floor.name == "floor" && row.name != "floor" {
+        let ratios: Vec<f64> = row.nanos.iter().zip(&floor.nanos).map(|(a, b)| a / b).collect();
+        print!("; {:.2} x floor", quartiles(&ratios)[1]);
+    }
+    println!();
+}
+
+fn order_name(order: Order) -> &'static str {
+    match order {
+        Order::RoundRobin => "in turn",
+        Order::Random => "random",
+    }
+}
+
+fn quartiles(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [1, 2, 3].map(|quarter| sorted[(sorted.len() - 1) * quarter / 4])
+}
+
+/// Freezing with its timer, and thawing alone.
+fn freeze_and_thaw(count: u32) {
+    let mut load = Load::new(count, true, Some(IDLE));
+    // Slabs are returned when all of them freeze, and mapped again page by page: what a server
+    // under load does is the second half of it. A tenth at a time stays live here.
+    let (mut frozen, mut thawed, mut froze) = (Vec::new(), Vec::new(), Duration::ZERO);
+    for _ in 0..if count < 10_000 { 200 } else { 3 } {
+        froze += load.freeze(IDLE);
+        let counters = load.stack.counters().snapshot();
+        frozen.push(counters.freezes_total);
+        assert_eq!(counters.frozen, u64::from(count));
+        let mut turns = Turns::new(count, Order::Random, BURST_USUAL);
+        let (mut done, mut took) = (0, Duration::ZERO);
+        while done < count {
+            // The last burst of a number that bursts don't divide has some twice.
+            let burst = turns.next();
+            let burst = &burst[..burst.len().min((count - done) as usize)];
+            took += load.thaw(burst);
+            done += burst.len() as u32;
+            load.settle();
+        }
+        thawed.push(took.as_nanos() as f64 / f64::from(count));
+    }
+    let freezes = *frozen.last().expect("at least one round") as f64;
+    let least = thawed.iter().copied().fold(f64::MAX, f64::min);
+    println!("{count:>9} freeze {:.0}", froze.as_nanos() as f64 / freezes);
+    println!("{count:>9} thaw {:.0}, least {least:.0}", quartiles(&thawed)[1]);
+}
+
+fn count(args: &[String]) {
+    let usage = || eprintln!("echo_cost count stack|layers|floor|set|thaw N turn|random ROUNDS");
+    let [name, connections, order, rounds] = args else { return usage() };
+    let (Ok(count), Ok(rounds)) = (connections.parse(), rounds.parse()) else { return usage() };
+    let order = if order == "random" { Order::Random } else { Order::RoundRobin };
+    let mut turns = Turns::new(count, order, BURST_USUAL);
+    let mut done = 0;
+    if name == "thaw" {
+        let mut load = Load::new(count, true, Some(IDLE));
+        while done < rounds {
+            load.freeze(IDLE);
+            for _ in 0..count.div_ceil(BURST_USUAL as u32) {
+                let burst = turns.next();
+                load.thaw(burst);
+                done += burst.len() as u32;
+                load.settle();
+            }
+        }
+    } else {
+        let Some(mut subject) = make(name, count) else { return usage() };
+        while done < rounds {
+            let burst = turns.next();
+            subject.round(burst);
+            done += burst.len() as u32;
+        }
+    }
+    println!("{done}");
 }

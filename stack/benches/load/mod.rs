@@ -2,32 +2,51 @@
 //! server's side of an echo and nothing else.
 #![allow(dead_code)]
 
+pub mod bare;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use hioload_core::Now;
 use hioload_stack::{
-    Address, BURST, Event, Link, LinkInfo, LinkRx, LinkTx, Offloads, RxChecksum, RxFrame, Stack,
-    StackConfig, TxMeta,
+    Address, BURST, ConnId, Event, Link, LinkInfo, LinkRx, LinkTx, Offloads, RxChecksum, RxFrame,
+    Stack, StackConfig, TxMeta,
 };
 
 /// Bytes of a message.
 pub const MESSAGE: usize = 64;
+/// Frames that arrive at once, as from a NIC that is polled.
+pub const BURST_USUAL: usize = 32;
+/// Frames that arrive at once at most.
+pub const BURST_MAX: usize = BURST;
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Ports that each client address uses.
 const PORTS: u32 = 32_768;
+/// The first client address, 11.0.0.0.
+const CLIENTS: u32 = 0x0b00_0000;
+
+/// Something that answers messages.
+pub trait Subject {
+    /// Each of these clients, up to [`BURST_MAX`] different ones, sends a message and takes the
+    /// answer. Returns the time of the server's part.
+    fn round(&mut self, burst: &[u32]) -> Duration;
+}
 
 /// Both directions are arrays.
 pub struct Memory {
     rx: MemoryRx,
     tx: MemoryTx,
+    /// As a NIC: checksums are its own, both ways.
+    offloads: bool,
 }
 
 pub struct MemoryRx {
     frames: Vec<Vec<u8>>,
-    taken: usize,
+    taken: bool,
+    checksum: RxChecksum,
 }
 
 pub struct MemoryTx {
@@ -41,8 +60,7 @@ impl Link for Memory {
     type Tx = MemoryTx;
 
     fn info(&self) -> LinkInfo {
-        // As a NIC: checksums are its own.
-        let offloads = Offloads { tx_ip_checksum: true, tx_tcp_checksum: true };
+        let offloads = Offloads { tx_ip_checksum: self.offloads, tx_tcp_checksum: self.offloads };
         LinkInfo { mac: MAC, mtu: 1500, offloads }
     }
 
@@ -54,11 +72,11 @@ impl Link for Memory {
 impl LinkRx for MemoryRx {
     fn receive(&mut self, max: usize) -> usize {
         assert!(self.frames.len() <= max);
-        if std::mem::replace(&mut self.taken, 1) == 1 { 0 } else { self.frames.len() }
+        if std::mem::replace(&mut self.taken, true) { 0 } else { self.frames.len() }
     }
 
     fn frame(&self, index: usize) -> RxFrame<'_> {
-        RxFrame { bytes: &self.frames[index], checksum: RxChecksum::Good }
+        RxFrame { bytes: &self.frames[index], checksum: self.checksum }
     }
 }
 
@@ -79,34 +97,60 @@ impl LinkTx for MemoryTx {
     fn flush(&mut self) {}
 }
 
-/// A client's side of a connection.
-#[derive(Clone, Copy)]
-struct Client {
-    seq: u32,
-    ack: u32,
+/// What a client sends.
+#[derive(Copy, Clone, PartialEq, Eq)]
+pub enum Kind {
+    Syn,
+    /// It acknowledges all that it got.
+    Ack,
+    Message,
 }
 
-/// A server with clients.
-pub struct Load {
-    pub stack: Stack<Memory>,
-    clients: Vec<Client>,
-    now: Now,
-    payload: [u8; MESSAGE],
+/// The clients' side: next sequence number and what is acknowledged.
+pub struct Clients(Vec<(u32, u32)>);
+
+impl Clients {
+    pub fn new(count: u32) -> Clients {
+        Clients(vec![(0, 0); count as usize])
+    }
+
+    /// What these clients send, a frame each, with good checksums.
+    pub fn frames(&mut self, frames: &mut Vec<Vec<u8>>, burst: &[u32], kind: Kind) {
+        frames.resize(burst.len(), Vec::new());
+        for (frame, &n) in frames.iter_mut().zip(burst) {
+            let client = &mut self.0[n as usize];
+            match kind {
+                Kind::Syn => {
+                    write(frame, n, *client, 2, &[]);
+                    client.0 = 1;
+                }
+                Kind::Ack => write(frame, n, *client, 16, &[]),
+                Kind::Message => {
+                    write(frame, n, *client, 24, &[b'x'; MESSAGE]);
+                    // The answer comes with certainty, so it is acknowledged next time.
+                    client.0 = client.0.wrapping_add(MESSAGE as u32);
+                    client.1 = client.1.wrapping_add(MESSAGE as u32);
+                }
+            }
+        }
+    }
+
+    /// Takes the sequence number of a SYN-ACK whose IP header begins at `l2`.
+    pub fn learn(&mut self, frame: &[u8], l2: usize) {
+        let word = |at: usize| u32::from_be_bytes(frame[l2 + at..l2 + at + 4].try_into().unwrap());
+        let n = (word(16) - CLIENTS) * PORTS + (word(20) & 0xffff) - 1024;
+        self.0[n as usize].1 = word(24).wrapping_add(1);
+    }
 }
 
-fn address(n: u32) -> (Ipv4Addr, u16) {
-    let ip = Ipv4Addr::from(0x0b00_0000 + n / PORTS);
-    (ip, (1024 + n % PORTS) as u16)
-}
-
-fn write(frame: &mut Vec<u8>, n: u32, seq: u32, ack: u32, flags: u8, data: &[u8]) {
-    let (ip, port) = address(n);
+fn write(frame: &mut Vec<u8>, n: u32, (seq, ack): (u32, u32), flags: u8, data: &[u8]) {
+    let (ip, port) = (Ipv4Addr::from(CLIENTS + n / PORTS), (1024 + n % PORTS) as u16);
     frame.clear();
     frame.extend(MAC);
-    frame.extend([2, 0, 0, 0, 0, 2, 8, 0]);
-    let total = 40 + data.len() as u16;
-    frame.extend([0x45, 0]);
-    frame.extend(total.to_be_bytes());
+    frame.extend(ROUTER_MAC);
+    frame.extend([8, 0, 0x45, 0]);
+    let tcp_len = 20 + data.len() as u16;
+    frame.extend((20 + tcp_len).to_be_bytes());
     frame.extend([0, 0, 0, 0, 64, 6, 0, 0]);
     frame.extend(ip.octets());
     frame.extend(SERVER.octets());
@@ -116,262 +160,223 @@ fn write(frame: &mut Vec<u8>, n: u32, seq: u32, ack: u32, flags: u8, data: &[u8]
     frame.extend(ack.to_be_bytes());
     frame.extend([0x50, flags, 0x10, 0, 0, 0, 0, 0]);
     frame.extend(data);
+    let ip_sum = !sum(0, &frame[14..34]);
+    frame[24..26].copy_from_slice(&ip_sum.to_be_bytes());
+    // The pseudo-header is addresses, protocol and length.
+    let tcp_sum = !sum(6 + u32::from(tcp_len), &frame[26..]);
+    frame[50..52].copy_from_slice(&tcp_sum.to_be_bytes());
+}
+
+/// RFC 1071, over an even number of bytes.
+fn sum(start: u32, bytes: &[u8]) -> u16 {
+    let words = bytes.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let mut sum = start + words.sum::<u32>();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// A server with clients.
+pub struct Load {
+    pub stack: Stack<Memory>,
+    clients: Clients,
+    /// Their names at the server.
+    ids: Vec<ConnId>,
+    now: Now,
 }
 
 impl Load {
-    /// `count` established connections.
-    pub fn new(count: u32, freeze_after: Option<Duration>) -> Load {
-        let link = Memory {
-            rx: MemoryRx { frames: Vec::new(), taken: 0 },
-            tx: MemoryTx { frames: vec![[0; 2048]; 1024], lens: Vec::new(), next: 0 },
-        };
+    /// `count` established connections. With `offloads`, checksums are the link's: what is left is
+    /// TCP and what finds its connections.
+    pub fn new(count: u32, offloads: bool, freeze_after: Option<Duration>) -> Load {
+        let checksum = if offloads { RxChecksum::Good } else { RxChecksum::Unknown };
+        let tx = MemoryTx { frames: vec![[0; 2048]; 1024], lens: Vec::new(), next: 0 };
+        let rx = MemoryRx { frames: Vec::new(), taken: false, checksum };
         let config = StackConfig {
             addresses: vec![Address { ip: IpAddr::V4(SERVER), prefix: 24 }],
             gateway_v4: Some(ROUTER),
+            secret: Some([7; 32]),
             connections_max: count + 16,
             half_open_max: u32::MAX,
             freeze_after,
             ..StackConfig::default()
         };
-        let mut stack = Stack::new(link, &config, Now::ZERO).unwrap();
+        let mut stack = Stack::new(Memory { rx, tx, offloads }, &config, Now::ZERO).unwrap();
         stack.listen(80).unwrap();
-        let clients = vec![Client { seq: 1, ack: 0 }; count as usize];
-        let mut load = Load { stack, clients, now: Now::ZERO, payload: [b'x'; MESSAGE] };
+        let ids = Vec::with_capacity(count as usize);
+        let mut load = Load { stack, clients: Clients::new(count), ids, now: Now::ZERO };
         // The router's station address.
         let mut arp = vec![255; 6];
-        arp.extend([2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 2]);
+        arp.extend(ROUTER_MAC);
+        arp.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+        arp.extend(ROUTER_MAC);
         arp.extend(ROUTER.octets());
         arp.extend([0; 6]);
         arp.extend(SERVER.octets());
-        load.frames(|frames| frames.push(arp));
+        load.arrive(|_, frames| frames.push(arp));
         load.turn();
         let all: Vec<u32> = (0..count).collect();
-        for burst in all.chunks(BURST) {
-            load.burst(burst, |client, n, frame| write(frame, n, 0, client.ack, 2, &[]));
+        for burst in all.chunks(BURST_MAX) {
+            load.send(burst, Kind::Syn);
             load.turn();
-            load.learn();
-            load.burst(burst, |client, n, frame| write(frame, n, 1, client.ack, 16, &[]));
+            let (_, tx) = load.stack.link_mut().split();
+            tx.frames[..tx.lens.len()].iter().for_each(|frame| load.clients.learn(frame, 14));
+            load.send(burst, Kind::Ack);
             load.turn();
         }
+        assert_eq!(load.ids.len(), count as usize);
         load
     }
 
-    fn frames(&mut self, fill: impl FnOnce(&mut Vec<Vec<u8>>)) {
+    fn arrive(&mut self, fill: impl FnOnce(&mut Clients, &mut Vec<Vec<u8>>)) {
         let (rx, tx) = self.stack.link_mut().split();
-        rx.taken = 0;
-        rx.frames.clear();
-        fill(&mut rx.frames);
+        rx.taken = false;
         tx.lens.clear();
+        rx.frames.truncate(BURST_MAX);
+        fill(&mut self.clients, &mut rx.frames);
     }
 
-    fn burst(&mut self, burst: &[u32], mut f: impl FnMut(&mut Client, u32, &mut Vec<u8>)) {
-        let (rx, tx) = self.stack.link_mut().split();
-        rx.taken = 0;
-        rx.frames.resize(burst.len(), Vec::new());
-        tx.lens.clear();
-        for (frame, &n) in rx.frames.iter_mut().zip(burst) {
-            f(&mut self.clients[n as usize], n, frame);
-        }
+    fn send(&mut self, burst: &[u32], kind: Kind) {
+        self.arrive(|clients, frames| clients.frames(frames, burst, kind));
+    }
+
+    fn quiet(&mut self) {
+        self.arrive(|_, frames| frames.clear());
     }
 
     /// One turn of an echo server.
+    #[inline(always)]
     fn turn(&mut self) -> usize {
         self.stack.poll(self.now);
         let mut answered = 0;
         while let Some(event) = self.stack.next_event() {
-            if let Event::Readable(id) = event {
-                let (mut rx, mut tx) = self.stack.turn();
-                if let Some(window) = rx.take(id) {
-                    assert!(tx.send(id, window));
-                    answered += 1;
+            match event {
+                Event::Readable(id) => {
+                    let (mut rx, mut tx) = self.stack.turn();
+                    if let Some(window) = rx.take(id) {
+                        assert!(tx.send(id, window));
+                        answered += 1;
+                    }
                 }
+                Event::Opened(id) => self.ids.push(id),
+                _ => panic!("nothing else happens here: {event:?}"),
             }
         }
         self.stack.flush(self.now);
         answered
     }
 
-    /// Takes the SYN-ACKs' sequence numbers.
-    fn learn(&mut self) {
-        let (_, tx) = self.stack.link_mut().split();
-        for (frame, _) in tx.frames.iter().zip(&tx.lens) {
-            let ip = Ipv4Addr::new(frame[30], frame[31], frame[32], frame[33]);
-            let port = u16::from_be_bytes([frame[36], frame[37]]);
-            let n = (u32::from(ip) - 0x0b00_0000) * PORTS + u32::from(port) - 1024;
-            let seq = u32::from_be_bytes([frame[38], frame[39], frame[40], frame[41]]);
-            self.clients[n as usize].ack = seq.wrapping_add(1);
+    /// A turn that callgrind counts, and the clock.
+    #[inline(never)]
+    fn measured(&mut self) -> usize {
+        self.turn()
+    }
+
+    /// Lets all connections freeze. Returns the time of the server's turns.
+    pub fn freeze(&mut self, after: Duration) -> Duration {
+        let all: Vec<u32> = (0..self.ids.len() as u32).collect();
+        for burst in all.chunks(BURST_MAX) {
+            // The last answers are acknowledged: nothing is in flight.
+            self.send(burst, Kind::Ack);
+            self.turn();
+        }
+        self.now = self.now.after(after * 2);
+        let mut took = Duration::ZERO;
+        // A turn lets a thousand timers fire, and each may have to be set anew a few times.
+        for _ in 0..self.ids.len() / 128 + 64 {
+            self.quiet();
+            let start = Instant::now();
+            self.measured();
+            took += start.elapsed();
+            self.now = self.now.after(Duration::from_millis(2));
+        }
+        took
+    }
+
+    /// Thaws connections and does nothing else with them. Returns the time.
+    pub fn thaw(&mut self, burst: &[u32]) -> Duration {
+        let mut ids = [ConnId { slot: 0, generation: 0 }; BURST_MAX];
+        ids.iter_mut().zip(burst).for_each(|(id, &n)| *id = self.ids[n as usize]);
+        let start = Instant::now();
+        self.thaw_all(&ids[..burst.len()]);
+        start.elapsed()
+    }
+
+    #[inline(never)]
+    fn thaw_all(&mut self, ids: &[ConnId]) {
+        let (_, mut tx) = self.stack.turn();
+        for &id in ids {
+            assert!(tx.build(id, 0, &mut |_| {}));
         }
     }
 
-    /// Each of these clients sends a message, up to a burst of them, and takes the answer. Returns
-    /// the time of the server's turn.
-    pub fn round(&mut self, burst: &[u32]) -> Duration {
+    /// Ends the turn of a [`Load::thaw`], uncounted.
+    pub fn settle(&mut self) {
+        self.quiet();
+        self.turn();
+    }
+}
+
+impl Subject for Load {
+    fn round(&mut self, burst: &[u32]) -> Duration {
         self.now = self.now.after(Duration::from_micros(20));
-        let payload = self.payload;
-        self.burst(burst, |client, n, frame| {
-            write(frame, n, client.seq, client.ack, 24, &payload);
-            client.seq = client.seq.wrapping_add(MESSAGE as u32);
-            client.ack = client.ack.wrapping_add(MESSAGE as u32);
-        });
+        self.send(burst, Kind::Message);
         let start = Instant::now();
-        let answered = self.turn();
+        let answered = self.measured();
         let took = start.elapsed();
         assert_eq!(answered, burst.len());
         took
     }
+}
 
-    /// Lets all connections freeze.
-    pub fn freeze(&mut self, after: Duration) {
-        let count = self.clients.len() as u32;
-        let all: Vec<u32> = (0..count).collect();
-        for burst in all.chunks(BURST) {
-            // The last answers are acknowledged: nothing is in flight.
-            self.burst(burst, |client, n, frame| write(frame, n, client.seq, client.ack, 16, &[]));
-            self.turn();
+/// The order in which clients speak.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    RoundRobin,
+    Random,
+}
+
+/// Gives bursts of different clients without end.
+pub struct Turns {
+    count: u32,
+    order: Order,
+    step: u32,
+    len: usize,
+    burst: [u32; BURST_MAX],
+}
+
+impl Turns {
+    pub fn new(count: u32, order: Order, len: usize) -> Turns {
+        let len = len.min(count as usize);
+        Turns { count, order, step: 0, len, burst: [0; BURST_MAX] }
+    }
+
+    pub fn next(&mut self) -> &[u32] {
+        for slot in &mut self.burst[..self.len] {
+            *slot = match self.order {
+                Order::RoundRobin => self.step,
+                Order::Random => scatter(self.step, self.count),
+            };
+            self.step = (self.step + 1) % self.count;
         }
-        self.now = self.now.after(after * 2);
-        for _ in 0..count / 512 + 64 {
-            self.frames(|_| {});
-            self.turn();
-            self.now = self.now.after(Duration::from_millis(1));
-        }
+        &self.burst[..self.len]
     }
 }
 
-/// A permutation by multiplication: far apart, each once.
-pub fn scatter(step: u32, count: u32) -> u32 {
-    ((u64::from(step) * 2_654_435_761) % u64::from(count)) as u32
-}
-
-/// smoltcp as its manual has it: all sockets in one set.
-pub mod naive {
-    use super::MESSAGE;
-    use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-    use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
-    use smoltcp::socket::tcp;
-    use smoltcp::time::Instant as Time;
-    use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
-    use std::time::{Duration, Instant};
-
-    struct Pipe {
-        rx: Vec<Vec<u8>>,
-        tx: Vec<Vec<u8>>,
-    }
-
-    struct Rx(Vec<u8>);
-    struct Tx<'a>(&'a mut Vec<Vec<u8>>);
-
-    impl RxToken for Rx {
-        fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-            f(&self.0)
+/// A permutation of the numbers below `count`, without a stride that a prefetcher could learn.
+fn scatter(step: u32, count: u32) -> u32 {
+    let bits = count.next_power_of_two().trailing_zeros().max(2);
+    let mask = (1u32 << bits) - 1;
+    let mut n = step;
+    // The mixing permutes the next power of two, so walking on from a number beyond comes back.
+    loop {
+        for odd in [0x9e37_79b1, 0x85eb_ca6b, 0xc2b2_ae35u32] {
+            n = n.wrapping_mul(odd) & mask;
+            n ^= n >> (bits / 2);
         }
-    }
-
-    impl TxToken for Tx<'_> {
-        fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-            let mut packet = vec![0; len];
-            let result = f(&mut packet);
-            self.0.push(packet);
-            result
-        }
-    }
-
-    impl Device for Pipe {
-        type RxToken<'a> = Rx;
-        type TxToken<'a> = Tx<'a>;
-
-        fn receive(&mut self, _: Time) -> Option<(Rx, Tx<'_>)> {
-            let packet = self.rx.pop()?;
-            Some((Rx(packet), Tx(&mut self.tx)))
-        }
-
-        fn transmit(&mut self, _: Time) -> Option<Tx<'_>> {
-            Some(Tx(&mut self.tx))
-        }
-
-        fn capabilities(&self) -> DeviceCapabilities {
-            let mut capabilities = DeviceCapabilities::default();
-            capabilities.medium = Medium::Ip;
-            capabilities.max_transmission_unit = 1500;
-            capabilities.checksum = smoltcp::phy::ChecksumCapabilities::ignored();
-            capabilities
-        }
-    }
-
-    /// `count` connections to one server.
-    pub struct Naive {
-        device: Pipe,
-        interface: Interface,
-        sockets: SocketSet<'static>,
-        handles: Vec<SocketHandle>,
-        clients: Vec<(u32, u32)>,
-        micros: i64,
-    }
-
-    impl Naive {
-        pub fn new(count: u32) -> Naive {
-            let mut device = Pipe { rx: Vec::new(), tx: Vec::new() };
-            let config = Config::new(HardwareAddress::Ip);
-            let mut interface = Interface::new(config, &mut device, Time::ZERO);
-            interface.set_any_ip(true);
-            interface.update_ip_addrs(|ips| {
-                let _full = ips.push(IpCidr::new(IpAddress::v4(10, 0, 0, 1), 24));
-            });
-            let mut sockets = SocketSet::new(Vec::new());
-            let handles = (0..count)
-                .map(|_| {
-                    let ring = || tcp::SocketBuffer::new(vec![0; 2048]);
-                    let mut socket = tcp::Socket::new(ring(), ring());
-                    socket.set_nagle_enabled(false);
-                    sockets.add(socket)
-                })
-                .collect();
-            let clients = vec![(1, 0); count as usize];
-            let mut naive = Naive { device, interface, sockets, handles, clients, micros: 0 };
-            for n in 0..count {
-                let handle = naive.handles[n as usize];
-                naive.sockets.get_mut::<tcp::Socket<'_>>(handle).listen(80).unwrap();
-                naive.give(n, 0, 2, &[]);
-                naive.poll();
-                let syn_ack = naive.device.tx.pop().unwrap();
-                let seq = u32::from_be_bytes(syn_ack[24..28].try_into().unwrap());
-                naive.clients[n as usize].1 = seq.wrapping_add(1);
-                naive.give(n, 1, 16, &[]);
-                naive.poll();
-            }
-            naive
-        }
-
-        fn give(&mut self, n: u32, seq: u32, flags: u8, data: &[u8]) {
-            let mut frame = Vec::new();
-            super::write(&mut frame, n, seq, self.clients[n as usize].1, flags, data);
-            self.device.rx.push(frame.split_off(14));
-        }
-
-        fn poll(&mut self) {
-            self.micros += 20;
-            let now = Time::from_micros(self.micros);
-            self.interface.poll(now, &mut self.device, &mut self.sockets);
-        }
-
-        /// One message of one client, and its answer.
-        pub fn round(&mut self, n: u32) -> Duration {
-            let (seq, _) = self.clients[n as usize];
-            self.give(n, seq, 24, &[b'x'; MESSAGE]);
-            self.device.tx.clear();
-            let start = Instant::now();
-            self.poll();
-            let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handles[n as usize]);
-            let mut message = [0; MESSAGE];
-            let got = socket.recv_slice(&mut message).unwrap();
-            socket.send_slice(&message[..got]).unwrap();
-            self.poll();
-            let took = start.elapsed();
-            assert_eq!(got, MESSAGE);
-            let client = &mut self.clients[n as usize];
-            client.0 = client.0.wrapping_add(MESSAGE as u32);
-            client.1 = client.1.wrapping_add(MESSAGE as u32);
-            took
+        if n < count {
+            return n;
         }
     }
 }
