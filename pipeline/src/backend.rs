@@ -2,7 +2,8 @@
 //! pipeline, and the rules that both sides keep. It knows no socket and no NIC.
 //!
 //! A turn is `poll` → `turn` (two halves: windows in, output out) → the halves are dropped → the
-//! deferred operations (`close`, `abort`, `pause_rx`) → `flush`. Receive and transmit are split so
+//! deferred operations (`close`, `abort`, `pause_rx`) → `flush`. Where a turn's receive memory is
+//! used up before its events are ([`RxHalf::is_full`]), the next turn begins without a poll. Receive and transmit are split so
 //! that a batch can hold windows of many connections while replies are sent.
 
 use std::io;
@@ -103,6 +104,14 @@ pub trait RxHalf<'t> {
     /// order; `None` when there are no more in this turn. A backend lends at most
     /// [`TURN_BYTES`] a connection a turn (several windows where its memory wraps).
     fn take(&mut self, conn: ConnId) -> Option<Window<'t>>;
+
+    /// The turn has lent as much as it should: the pipeline ends it at the next `Readable` and
+    /// goes on from there in the next turn, without a poll between them, so that all that a poll
+    /// reported have their turn before any has another. Never true before the first `take`.
+    #[inline]
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 /// The transmit half of a turn. Dyn-compatible, so that a handler isn't generic over the backend.

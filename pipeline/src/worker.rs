@@ -15,7 +15,7 @@ use hioload_core::wheel::TimerWheel;
 use hioload_ws_proto::{Role, Rules};
 
 use crate::admission::Admission;
-use crate::backend::{Accepting, Backend, Event, Events};
+use crate::backend::{Accepting, Backend, Event, Events, RxHalf};
 use crate::batch::Messages;
 use crate::counters::WorkerCounters;
 use crate::drain::Drain;
@@ -58,6 +58,8 @@ pub struct Worker<B, H: Handler> {
     hub: Hub<H::Session>,
     inbox: Inbox,
     events: Events,
+    /// The first of them that isn't dealt with.
+    next_event: usize,
     idle: Idle,
     /// The last turn left work that needs no event.
     busy: bool,
@@ -112,6 +114,7 @@ impl<B: Backend, H: Handler> Worker<B, H> {
             hub,
             inbox,
             events: Events::with_limit(EVENTS),
+            next_event: 0,
             idle,
             busy: false,
             worked: false,
@@ -135,11 +138,14 @@ impl<B: Backend, H: Handler> Worker<B, H> {
     /// # Errors
     /// What the backend can't go on with.
     pub fn turn(&mut self, clock: &impl Clock) -> io::Result<bool> {
-        let wait = self.wait();
-        self.events.clear();
-        let polled = self.backend.poll(self.hub.now, wait, &mut self.events);
-        self.inbox.sleep.awake();
-        polled?;
+        if self.next_event >= self.events.as_slice().len() {
+            let wait = self.wait();
+            self.events.clear();
+            self.next_event = 0;
+            let polled = self.backend.poll(self.hub.now, wait, &mut self.events);
+            self.inbox.sleep.awake();
+            polled?;
+        }
         let now = clock.now();
         self.hub.now = now;
         self.hub.counters.turns_total.inc();
@@ -153,7 +159,7 @@ impl<B: Backend, H: Handler> Worker<B, H> {
             self.hub.pool.trim();
         }
         {
-            let Worker { backend, handler, hub, inbox, events, .. } = self;
+            let Worker { backend, handler, hub, inbox, events, next_event, .. } = self;
             let (mut rx, mut tx) = backend.turn();
             let mut turn =
                 Turn { rx: &mut rx, tx: &mut tx, handler, hub, messages: Messages::new() };
@@ -161,14 +167,18 @@ impl<B: Backend, H: Handler> Worker<B, H> {
                 turn.start();
             }
             turn.bury_unborn();
-            for event in events.as_slice() {
+            // A turn deals with one event at least, whatever the backend says.
+            let first = *next_event;
+            for event in &events.as_slice()[first..] {
                 match *event {
+                    Event::Readable(_) if *next_event > first && turn.rx.is_full() => break,
                     Event::Opened(conn) => turn.opened(conn, pressure),
                     Event::Readable(conn) => turn.readable(conn),
                     Event::Writable(conn) => turn.writable(conn),
                     Event::Eof(conn) => turn.eof(conn),
                     Event::Closed(conn, gone) => turn.closed(conn, gone),
                 }
+                *next_event += 1;
             }
             turn.dispatch();
             for _ in 0..COMMANDS {

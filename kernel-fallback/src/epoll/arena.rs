@@ -7,7 +7,7 @@
 //! The borrow checker holds both.
 
 use hioload_core::region::{MemoryError, Region};
-use hioload_pipeline::backend::Window;
+use hioload_pipeline::backend::{TURN_BYTES, Window};
 
 /// Offsets are 32 bits.
 const ARENA_MAX_BYTES: usize = 1 << 30;
@@ -16,6 +16,8 @@ const ARENA_MAX_BYTES: usize = 1 << 30;
 pub(super) struct Arena {
     region: Region,
     used: usize,
+    /// With this much used the turn has all it gets.
+    turn_bytes: usize,
 }
 
 /// A room of the arena that was given back with output in it, by offsets: dead bytes from `room`
@@ -35,16 +37,18 @@ impl Given {
 }
 
 impl Arena {
-    /// Maps at least `bytes`.
-    pub(super) fn new(bytes: usize) -> Result<Self, MemoryError> {
-        Ok(Arena { region: Region::map(bytes.min(ARENA_MAX_BYTES), true, None)?, used: 0 })
+    /// Maps memory for turns that receive `turn_bytes`, and room for the last connection of one,
+    /// so that it doesn't receive what the others happen to leave: that would cut its messages.
+    pub(super) fn new(turn_bytes: usize) -> Result<Self, MemoryError> {
+        let turn_bytes = turn_bytes.clamp(1, ARENA_MAX_BYTES);
+        Ok(Arena { region: Region::map(turn_bytes + TURN_BYTES, true, None)?, used: 0, turn_bytes })
     }
 
     /// The two sides of a turn: who lends, and who knows what comes back.
     pub(super) fn turn(&mut self) -> (Lender<'_>, Taker) {
-        let Arena { region, used } = self;
+        let Arena { region, used, turn_bytes } = self;
         let taker = Taker { base: region.base().addr().get(), len: region.len() };
-        (Lender { rest: &mut all(region)[*used..], used }, taker)
+        (Lender { rest: &mut all(region)[*used..], used, turn_bytes: *turn_bytes }, taker)
     }
 
     /// All of the memory, to change. What it holds of outputs, the caller knows.
@@ -78,17 +82,19 @@ pub(super) struct Lender<'t> {
     /// What wasn't lent since the last reset.
     rest: &'t mut [u8],
     used: &'t mut usize,
+    turn_bytes: usize,
 }
 
 impl<'t> Lender<'t> {
-    /// How much can still be lent in this turn.
-    pub(super) fn left(&self) -> usize {
-        self.rest.len()
+    /// The turn has received what it may. Until then there are [`TURN_BYTES`] to be lent.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        *self.used >= self.turn_bytes
     }
 
     /// What isn't lent, at most `max` bytes of it, to be filled before [`Lender::lend`].
     pub(super) fn rest(&mut self, max: usize) -> &mut [u8] {
-        let len = self.left().min(max);
+        let len = self.rest.len().min(max);
         &mut self.rest[..len]
     }
 
@@ -150,6 +156,17 @@ mod tests {
         let second = arena.turn().0.lend(10).bytes().as_ptr().addr();
         assert_eq!(second, first + 10);
         arena.reset();
-        assert_eq!(arena.turn().0.left(), 4096);
+        assert_eq!(arena.turn().0.lend(10).bytes().as_ptr().addr(), first);
+    }
+
+    #[test]
+    fn the_last_receive_of_a_turn_has_as_much_room_as_the_first() {
+        let mut arena = Arena::new(4096).unwrap();
+        let (mut lender, _) = arena.turn();
+        lender.lend(4095);
+        assert!(!lender.is_full());
+        assert_eq!(lender.rest(usize::MAX).len().min(TURN_BYTES), TURN_BYTES);
+        lender.lend(TURN_BYTES);
+        assert!(lender.is_full());
     }
 }

@@ -37,12 +37,10 @@ const LISTED: u16 = 1 << 6;
 pub(super) const OWED_EOF: u16 = 1 << 7;
 /// `Writable` is owed.
 pub(super) const OWED_WRITABLE: u16 = 1 << 8;
-/// `Readable` is owed: the arena was used up before this connection's turn.
-pub(super) const OWED_READABLE: u16 = 1 << 9;
 /// epoll reports when bytes wait.
-const WATCHED_IN: u16 = 1 << 10;
+const WATCHED_IN: u16 = 1 << 9;
 /// epoll reports when there is room.
-const WATCHED_OUT: u16 = 1 << 11;
+const WATCHED_OUT: u16 = 1 << 10;
 
 /// One connection. An idle one has nothing but this.
 pub(super) struct Conn {
@@ -57,13 +55,11 @@ pub(super) struct Conn {
     pub(super) pending_bytes: Cell<u32>,
     /// Index of the backlog.
     pub(super) backlog: Cell<u32>,
-    /// The turn for which `Readable` was last given.
-    pub(super) offered: Cell<u32>,
     /// The turn in which it was last received from.
     pub(super) taken: Cell<u32>,
 }
 
-const _: () = assert!(size_of::<Conn>() <= 32);
+const _: () = assert!(size_of::<Conn>() <= 28);
 
 impl Conn {
     pub(super) fn fd(&self) -> RawFd {
@@ -206,7 +202,6 @@ impl Table {
             last: Cell::new(NONE),
             pending_bytes: Cell::new(0),
             backlog: Cell::new(NONE),
-            offered: Cell::new(0),
             taken: Cell::new(0),
         });
         let id = ConnId { slot, generation };

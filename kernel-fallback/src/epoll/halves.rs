@@ -11,22 +11,25 @@ use hioload_pipeline::backend::{ConnId, Out, RxHalf, TURN_BYTES, TxHalf, Window}
 use super::arena::{Lender, Taker};
 use super::backlog::Backlog;
 use super::conn::{
-    CLOSING, CONNECTING, Conn, EOF, NONE, OWED_EOF, OWED_READABLE, REFUSED, Table, gone_by,
+    CLOSING, CONNECTING, Conn, EOF, NONE, OWED_EOF, PAUSED, REFUSED, Table, gone_by,
 };
 use super::pending::{Held, Pending};
 use super::sys;
 use crate::counters::SocketCounters;
 
-/// With less than this left of the arena a connection waits a turn rather than receive in crumbs.
-pub(super) const RECEIVE_MIN: usize = 16 * 1024;
 /// What all that are ready may receive before the first of them has its turn again, where that
-/// leaves each [`RECEIVE_UNIT`]: some milliseconds of work.
+/// leaves each [`UNIT_MIN_BYTES`]: some milliseconds of work.
 const ROUND_BYTES: usize = 16 * 1024 * 1024;
+/// How much a connection receives at least, if it has so much. Linux opens a connection with a
+/// window of 64 KiB, and what a peer sends into that often ends a little behind it: a unit of
+/// just that size cuts the last message each time, and it takes a copy to put it together.
+const UNIT_MIN_BYTES: usize = 2 * RECEIVE_UNIT;
+
 /// How much one of `ready` connections receives at once. Much is cheaper: fewer calls, and fewer
 /// messages that the end of a window cuts, which cost a copy (16 KiB messages, 16 in flight: a
 /// third less time with 256 KiB than with 64 KiB). Little lets others wait less.
 fn receive_bytes(ready: usize) -> usize {
-    (ROUND_BYTES / ready.max(1)).clamp(RECEIVE_UNIT, TURN_BYTES)
+    (ROUND_BYTES / ready.max(1)).clamp(UNIT_MIN_BYTES, TURN_BYTES)
 }
 
 /// The receive half.
@@ -53,18 +56,20 @@ impl<'t> EpollRx<'t> {
 }
 
 impl<'t> RxHalf<'t> for EpollRx<'t> {
+    /// Asked where a connection waits.
+    fn is_full(&self) -> bool {
+        let full = self.lender.is_full();
+        if full {
+            self.counters.arena_full_total.inc();
+        }
+        full
+    }
+
     fn take(&mut self, id: ConnId) -> Option<Window<'t>> {
         let conn = self.table.live(id)?;
         // One call a connection a turn: what is left makes it readable again.
-        if conn.taken.get() == self.turn || conn.is(EOF | CLOSING | CONNECTING) {
-            return None;
-        }
-        if self.lender.left() < RECEIVE_MIN {
-            // First in the next turn, before what epoll reports: nobody starves.
-            if !conn.is(OWED_READABLE) {
-                self.counters.arena_full_total.inc();
-                self.table.owe(id, conn, OWED_READABLE);
-            }
+        let silent = conn.is(PAUSED | EOF | CLOSING | CONNECTING);
+        if conn.taken.get() == self.turn || silent || self.lender.is_full() {
             return None;
         }
         conn.taken.set(self.turn);
@@ -193,11 +198,11 @@ mod tests {
     fn few_receive_much_at_once_and_many_keep_nobody_waiting_long() {
         assert_eq!(receive_bytes(0), TURN_BYTES);
         assert_eq!(receive_bytes(64), TURN_BYTES);
-        for ready in 65..=256 {
+        for ready in 65..=128 {
             let bytes = receive_bytes(ready);
             assert!(bytes < TURN_BYTES && bytes * ready <= ROUND_BYTES, "{ready}: {bytes}");
         }
-        assert_eq!(receive_bytes(257), RECEIVE_UNIT);
-        assert_eq!(receive_bytes(usize::MAX), RECEIVE_UNIT);
+        assert_eq!(receive_bytes(129), UNIT_MIN_BYTES);
+        assert_eq!(receive_bytes(usize::MAX), UNIT_MIN_BYTES);
     }
 }

@@ -5,7 +5,7 @@
 //! the receive arena (`halves.rs`, `arena.rs`, `pending.rs`), `flush` sends what a connection is
 //! owed in one call (`flush.rs`) and keeps what the kernel has no room for (`backlog.rs`). System
 //! calls are in `sys.rs`, connection records in `conn.rs`. An idle connection costs its record
-//! (40 bytes) and no buffer.
+//! (36 bytes at most) and no buffer.
 
 mod accept;
 mod arena;
@@ -39,7 +39,7 @@ use crate::counters::SocketCounters;
 use accept::Acceptor;
 use arena::Arena;
 use backlog::Backlog;
-use conn::{CLOSING, CONNECTING, OWED_EOF, OWED_READABLE, OWED_WRITABLE, PAUSED, REFUSED, Table};
+use conn::{CLOSING, CONNECTING, OWED_EOF, OWED_WRITABLE, PAUSED, REFUSED, Table};
 use pending::Pending;
 use wake::Bell;
 
@@ -66,7 +66,8 @@ pub struct EpollConfig {
     pub pool: Pool,
     /// Where it counts.
     pub counters: Arc<SocketCounters>,
-    /// Receive memory of a turn, at least 64 KiB. One connection gets at most 256 KiB of it.
+    /// Once so much was received in a turn, the turn ends, and what else is readable waits for the
+    /// next. One connection receives at most 256 KiB in a turn.
     pub arena_bytes: usize,
     /// Memory of a turn for output that the handler builds.
     pub scratch_bytes: usize,
@@ -112,7 +113,7 @@ pub struct Epoll {
     pool: Pool,
     pending_max_bytes: usize,
     counters: Arc<SocketCounters>,
-    /// Counts the polls.
+    /// Counts the turns.
     turn: u32,
     /// Connections for which the last poll gave `Readable`.
     ready: usize,
@@ -125,7 +126,6 @@ impl Epoll {
     /// What the system says when it refuses descriptors or memory.
     pub fn new(config: EpollConfig) -> io::Result<Epoll> {
         let EpollConfig { listeners, pool, counters, .. } = config;
-        let arena_bytes = config.arena_bytes.max(hioload_core::pool::RECEIVE_UNIT);
         let ep = sys::epoll_create()?;
         let bell = Bell::new()?;
         let bell_data = u64::from(BELL_SLOT);
@@ -133,7 +133,7 @@ impl Epoll {
         Ok(Epoll {
             acceptor: Acceptor::new(ep.as_raw_fd(), listeners, config.accept_burst)?,
             table: Table::new(ep, config.expected_connections, Arc::clone(&counters)),
-            arena: Arena::new(arena_bytes).map_err(io::Error::other)?,
+            arena: Arena::new(config.arena_bytes).map_err(io::Error::other)?,
             pending: Pending::new(config.scratch_bytes),
             backlogs: Slab::new(),
             spare_backlogs: Vec::new(),
@@ -165,6 +165,7 @@ impl Backend for Epoll {
     }
 
     fn turn(&mut self) -> (EpollRx<'_>, EpollTx<'_>) {
+        self.turn = self.turn.wrapping_add(1);
         let (lender, taker) = self.arena.turn();
         let rx = EpollRx::new(&self.table, lender, self.turn, self.ready, &self.counters);
         let tx = EpollTx {
@@ -203,7 +204,7 @@ impl Backend for Epoll {
             return self.table.end(id, conn, Gone::Finished);
         }
         conn.set(CLOSING);
-        conn.clear(PAUSED | REFUSED | OWED_EOF | OWED_READABLE | OWED_WRITABLE);
+        conn.clear(PAUSED | REFUSED | OWED_EOF | OWED_WRITABLE);
         if conn.all_sent() {
             self.send_fin(id, conn);
         }

@@ -13,7 +13,7 @@ use hioload_pipeline::backend::{ConnId, Event, Events, Gone};
 
 use super::accept::LISTENER_SLOTS;
 use super::conn::{
-    CLOSING, CONNECTING, EOF, NONE, OWED_EOF, OWED_READABLE, OWED_WRITABLE, PAUSED, gone_by, unpack,
+    CLOSING, CONNECTING, EOF, NONE, OWED_EOF, OWED_WRITABLE, PAUSED, gone_by, unpack,
 };
 use super::halves::is_temporary;
 use super::{BELL_SLOT, Epoll, sys};
@@ -27,7 +27,6 @@ impl Epoll {
         if !self.pending.is_empty() {
             self.flush_pending();
         }
-        self.turn = self.turn.wrapping_add(1);
         self.ready = 0;
         let fd_freed = self.table.take_fd_freed();
         self.acceptor.recover(self.table.ep(), now, fd_freed);
@@ -83,12 +82,6 @@ impl Epoll {
                     self.counters.connections_open.sub(1);
                 }
                 events.push(Event::Closed(id, gone));
-            } else if conn.unset(OWED_READABLE) {
-                if !conn.is(PAUSED | CLOSING) {
-                    conn.offered.set(self.turn);
-                    self.ready += 1;
-                    events.push(Event::Readable(id));
-                }
             } else if conn.unset(OWED_EOF) {
                 if !conn.is(CLOSING) {
                     events.push(Event::Eof(id));
@@ -121,8 +114,7 @@ impl Epoll {
             self.discard(id, lost);
         } else if !conn.is(PAUSED | EOF) {
             // Also where it is lost: receiving gives what came before, then the reason.
-            if conn.offered.get() != self.turn && events.room() > 0 {
-                conn.offered.set(self.turn);
+            if events.room() > 0 {
                 self.ready += 1;
                 events.push(Event::Readable(id));
             }

@@ -4,9 +4,10 @@ use super::*;
 use hioload_core::frame::Frame;
 use hioload_core::local::LocalFrames;
 use hioload_pipeline::admission::Admission;
-use hioload_pipeline::backend::Window;
+use hioload_pipeline::backend::{Now, Window};
+use hioload_pipeline::counters::WorkerCounters;
 use hioload_pipeline::suite::wire;
-use hioload_pipeline::{Parts, Settings, Worker, inbox, on_message};
+use hioload_pipeline::{Handler, Parts, Settings, Worker, inbox, on_message};
 use std::thread;
 
 /// Lends what waits on a connection and gives it back whole.
@@ -96,23 +97,33 @@ fn every_form_of_output_leaves_in_order_in_one_send() {
     assert_eq!(rig.pool.stats().lent, 0);
 }
 
-/// The same with real frames: the server's shorter headers leave gaps between the replies.
-#[test]
-fn pipelined_websocket_echoes_leave_in_one_send() {
-    let Rig { epoll, addr, clock, pool, .. } = Rig::new();
-    let counters = Arc::clone(&epoll.counters);
+/// A worker that sends each message back.
+fn echo_worker(
+    epoll: Epoll,
+    pool: Pool,
+    counters: Arc<WorkerCounters>,
+    now: Now,
+) -> Worker<Epoll, impl Handler> {
     let (_remote, mut inboxes) = inbox::inboxes(1, 16);
     let parts = Parts {
         settings: Settings::default(),
         pool,
         inbox: inboxes.remove(0),
-        counters: Arc::default(),
+        counters,
         admission: Admission::new(0, 0),
     };
     let handler = on_message(|message, context| {
         let _ = context.echo(message);
     });
-    let mut worker = Worker::new(epoll, handler, parts, clock.now());
+    Worker::new(epoll, handler, parts, now)
+}
+
+/// The same with real frames: the server's shorter headers leave gaps between the replies.
+#[test]
+fn pipelined_websocket_echoes_leave_in_one_send() {
+    let Rig { epoll, addr, clock, pool, .. } = Rig::new();
+    let counters = Arc::clone(&epoll.counters);
+    let mut worker = echo_worker(epoll, pool, Arc::default(), clock.now());
     let mut client = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(&wire::request("/", "")).unwrap();
@@ -146,6 +157,57 @@ fn pipelined_websocket_echoes_leave_in_one_send() {
     let after = counters.snapshot();
     assert_eq!(after.send_calls_total - before.send_calls_total, 1);
     assert_eq!(after.joined_outputs_total - before.joined_outputs_total, 15);
+}
+
+/// More waits than a turn receives: the turns that follow serve it without asking epoll again, and
+/// no message is cut because another connection left little of the arena.
+#[test]
+fn what_a_full_arena_leaves_is_served_next_whole_and_without_another_wait() {
+    const CLIENTS: usize = 12;
+    const MESSAGE: usize = 16 << 10;
+    let Rig { epoll, addr, clock, pool, .. } = Rig::with(|config| config.arena_bytes = 3 * MESSAGE);
+    let sockets = Arc::clone(&epoll.counters);
+    let counters: Arc<WorkerCounters> = Arc::default();
+    let mut worker = echo_worker(epoll, pool, Arc::clone(&counters), clock.now());
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            let sent = sockets.sent_bytes_total.get();
+            client.write_all(&wire::request("/", "")).unwrap();
+            while sockets.sent_bytes_total.get() == sent {
+                worker.turn(&clock).unwrap();
+            }
+            let mut head = [0; 4096];
+            let len = client.read(&mut head).unwrap();
+            assert_eq!(wire::head_len(&head[..len]), Some(len));
+            client
+        })
+        .collect();
+    let before = sockets.snapshot();
+    for (n, client) in clients.iter_mut().enumerate() {
+        let mut frames = Vec::new();
+        wire::put_frame(&mut frames, wire::BINARY, &wire::pattern(MESSAGE, n));
+        wire::put_frame(&mut frames, wire::BINARY, &wire::pattern(MESSAGE, n + 1));
+        client.write_all(&frames).unwrap();
+    }
+    while counters.messages_in_total.get() < 2 * CLIENTS as u64 {
+        worker.turn(&clock).unwrap();
+    }
+    for (n, client) in clients.iter_mut().enumerate() {
+        let echoes = read_exact(client, 2 * (MESSAGE + 4));
+        for (index, echo) in echoes.chunks(MESSAGE + 4).enumerate() {
+            let (frame, _) = wire::parse(echo).unwrap();
+            assert!(frame.payload == wire::pattern(MESSAGE, n + index), "client {n}");
+        }
+    }
+    let after = sockets.snapshot();
+    // Two connections fill the arena. Who wrote was readable before the first turn, so one wait
+    // reports all of them.
+    assert_eq!(after.wait_calls_total - before.wait_calls_total, 1);
+    assert_eq!(after.arena_full_total - before.arena_full_total, CLIENTS as u64 / 2 - 1);
+    assert_eq!(after.recv_calls_total - before.recv_calls_total, CLIENTS as u64);
+    assert_eq!(counters.messages_assembled_total.get(), 0);
 }
 
 #[test]
