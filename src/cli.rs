@@ -9,6 +9,7 @@ use hioload_ws::{BackendChoice, Builder, Network, Overflow, Server, Settings};
 use serde::Deserialize;
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::dpdk_options::DpdkOptions;
 use crate::units::{Size, Span};
 
 /// A WebSocket server: one worker a core, messages in batches, nothing shared.
@@ -63,7 +64,7 @@ pub struct Options {
     /// What is done with messages [default: echo]
     #[arg(long, value_enum)]
     pub app: Option<App>,
-    /// What moves the bytes: auto, epoll, tap, af-packet [default: auto]
+    /// What moves the bytes: auto, epoll, tap, af-packet, dpdk [default: auto]
     #[arg(long, value_name = "NAME")]
     #[serde(deserialize_with = "backend")]
     pub backend: Option<BackendChoice>,
@@ -130,6 +131,9 @@ pub struct Options {
     /// What is logged to stderr; `info` has a line for each session's begin and end [default: warn]
     #[arg(long, value_enum)]
     pub log: Option<Log>,
+    /// The section of the file.
+    #[command(flatten)]
+    pub dpdk: DpdkOptions,
 }
 
 /// A backend's name in the file; the error lists those that are built in.
@@ -241,13 +245,14 @@ impl Options {
             memory: self.memory.or(other.memory),
             spin: self.spin.or(other.spin),
             log: self.log.or(other.log),
+            dpdk: self.dpdk.or(other.dpdk),
         }
     }
 
     /// The network that any of its options asks for: one without an interface is refused later.
     fn network(&self) -> Option<Network> {
-        let Options { interface, address, gateway, mac, vlan, .. } = self;
-        network(interface.as_deref(), address, gateway, mac.as_deref(), *vlan)
+        let Options { interface, address, gateway, mac, vlan, dpdk, .. } = self;
+        network(interface.as_deref(), address, gateway, mac.as_deref(), *vlan, dpdk)
     }
 
     /// The server that they describe.
@@ -296,13 +301,19 @@ pub fn network(
     gateways: &[String],
     mac: Option<&str>,
     vlan: Option<u16>,
+    dpdk: &DpdkOptions,
 ) -> Option<Network> {
-    let asked = interface.is_some()
+    let dpdk = dpdk.dpdk();
+    let asked = dpdk.is_some()
+        || interface.is_some()
         || !addresses.is_empty()
         || !gateways.is_empty()
         || mac.is_some()
         || vlan.is_some();
     let mut network = Network::on(interface.unwrap_or_default());
+    if let Some(dpdk) = dpdk {
+        network = network.dpdk(dpdk);
+    }
     for address in addresses {
         network = network.address(address);
     }
@@ -358,10 +369,26 @@ mod tests {
             .filter(|name| !["config", "help", "version"].contains(name))
             .collect();
         names.sort_unstable();
-        let message = toml::from_str::<Options>("none-such = 1").unwrap_err().to_string();
-        let mut fields: Vec<_> = message.split('`').skip(3).step_by(2).collect();
-        fields.sort_unstable();
-        assert_eq!(names, fields);
+        // The parser lists the keys that it knows.
+        let fields = |text, section: &str| -> Vec<String> {
+            let message = toml::from_str::<Options>(text).unwrap_err().to_string();
+            message.split('`').skip(3).step_by(2).map(|name| format!("{section}{name}")).collect()
+        };
+        let mut known = fields("none-such = 1", "");
+        known.extend(fields("[dpdk]\nnone-such = 1", "dpdk-"));
+        // The section itself, and what follows `--`.
+        known.retain(|name| !["dpdk", "dpdk-eal"].contains(&name.as_str()));
+        known.sort_unstable();
+        assert_eq!(names, known);
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_the_eals() {
+        let first = parse(&["--dpdk-idle", "busy", "--", "-l", "1", "--vdev=net_tap0"]);
+        assert_eq!(first.dpdk.eal, ["-l", "1", "--vdev=net_tap0"]);
+        let second = parse(&["serve", "--dpdk-port", "1", "--", "-l", "2"]);
+        let both = first.or(second).dpdk;
+        assert_eq!((both.eal.len(), both.port.as_deref()), (3, Some("1")));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::cli::{App, Log, Options, OverflowPolicy};
+    use crate::dpdk_options::{DpdkOptions, Idle};
     use crate::units::{Size, Span};
     use hioload_ws::BackendChoice;
 
@@ -54,6 +55,13 @@ mod tests {
             memory = "1GiB"
             spin = "50us"
             log = "info"
+            [dpdk]
+            eal = ["-l", "1-2", "-a", "0000:03:00.0"]
+            port = 0
+            idle = "busy"
+            rx-descriptors = 1024
+            tx-descriptors = 512
+            mbufs = 8191
         "#;
         let ms = |ms| Some(Span(Duration::from_millis(ms)));
         let expected = Options {
@@ -82,6 +90,14 @@ mod tests {
             memory: Some(Size(1 << 30)),
             spin: Some(Span(Duration::from_micros(50))),
             log: Some(Log::Info),
+            dpdk: DpdkOptions {
+                port: Some("0".into()),
+                idle: Some(Idle::Busy),
+                rx_descriptors: Some(1024),
+                tx_descriptors: Some(512),
+                mbufs: Some(8191),
+                eal: ["-l", "1-2", "-a", "0000:03:00.0"].map(String::from).into(),
+            },
         };
         assert_eq!(toml::from_str::<Options>(text).unwrap(), expected);
     }
@@ -93,7 +109,9 @@ mod tests {
             ("app = \"chat\"", ["line 1", "`chat`", "`broadcast`"]),
             ("\nmax-frame = \"1MB\"", ["line 2", "`1MB`", "64KiB"]),
             ("ping-after = 5", ["line 1", "`5`", "500ms"]),
-            ("backend = \"dpdk\"", ["line 1", "`dpdk`", "built in"]),
+            ("backend = \"netmap\"", ["line 1", "`netmap`", "built in"]),
+            ("[dpdk]\nidle = \"lazy\"", ["line 2", "`lazy`", "`adaptive`"]),
+            ("[dpdk]\nport = true", ["line 2", "port's number", "device's name"]),
             ("listen = \"0.0.0.0:1\"", ["line 1", "string", "sequence"]),
         ] {
             let message = toml::from_str::<Options>(text).unwrap_err().to_string();

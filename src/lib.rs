@@ -36,7 +36,7 @@ pub use hioload_ws_proto::handshake::{
 };
 pub use hioload_ws_proto::{CloseCode, Limits};
 pub use server::{
-    BackendChoice, Builder, Error, Monitor, Network, PoolUse, Report, Running, Server,
+    BackendChoice, Builder, Dpdk, Error, Idle, Monitor, Network, PoolUse, Report, Running, Server,
     SocketSnapshot, WorkerContext,
 };
 

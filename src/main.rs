@@ -7,6 +7,7 @@ mod apps;
 mod bench;
 mod cli;
 mod config;
+mod dpdk_options;
 mod topology_command;
 mod units;
 

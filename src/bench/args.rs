@@ -8,6 +8,7 @@ use hioload_ws::{BackendChoice, Client, ClientBuilder, Kind, Network, Settings};
 
 use super::payload::Payloads;
 use super::sizes::Sizes;
+use crate::dpdk_options::DpdkOptions;
 use crate::units::Span;
 
 /// Sequence numbers that fan-out's receivers keep at most: one a connection and sender.
@@ -82,7 +83,7 @@ pub struct BenchArgs {
     /// Send binary messages (the default)
     #[arg(long)]
     pub binary: bool,
-    /// What moves the bytes: auto, epoll, tap, af-packet
+    /// What moves the bytes: auto, epoll, tap, af-packet, dpdk
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub backend: BackendChoice,
     /// Interface to take for this program's own TCP/IP (tap, af-packet); one worker
@@ -112,6 +113,8 @@ pub struct BenchArgs {
     /// Write a report with plots, one self-contained HTML file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub dpdk: DpdkOptions,
 }
 
 /// What is measured.
@@ -242,8 +245,8 @@ impl BenchArgs {
 
     /// The network that any of its options asks for.
     pub fn network(&self) -> Option<Network> {
-        let BenchArgs { interface, address, gateway, mac, vlan, .. } = self;
-        crate::cli::network(interface.as_deref(), address, gateway, mac.as_deref(), *vlan)
+        let BenchArgs { interface, address, gateway, mac, vlan, dpdk, .. } = self;
+        crate::cli::network(interface.as_deref(), address, gateway, mac.as_deref(), *vlan, dpdk)
     }
 
     /// The client that the plan runs on.

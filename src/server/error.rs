@@ -35,6 +35,8 @@ pub enum Error {
         /// What was asked for.
         asked: String,
     },
+    /// DPDK was asked for, and isn't built in.
+    NoDpdk,
     /// There is no memory for the buffers.
     Memory(MemoryError),
     /// A worker's thread can't be started.
@@ -119,6 +121,10 @@ impl fmt::Display for Error {
                 "there is no backend `{asked}` in this build; built in: {}",
                 super::backend::built_in()
             ),
+            Error::NoDpdk => f.write_str(
+                "DPDK is not in this build: scripts/install-dpdk.sh installs what it needs, and \
+                 `cargo build --release --features dpdk` builds it in",
+            ),
             Error::Memory(error) => error.fmt(f),
             Error::Spawn { worker, source } => write!(
                 f,
@@ -176,6 +182,7 @@ impl std::error::Error for Error {
             Error::Address { .. }
             | Error::Setting { .. }
             | Error::Backend { .. }
+            | Error::NoDpdk
             | Error::Panic { .. }
             | Error::Tls { .. }
             | Error::NotOpened { .. } => None,

@@ -2,6 +2,7 @@
 //! threads, and the handle on what runs ([`Running`]).
 
 mod backend;
+mod dpdk;
 mod error;
 pub(crate) mod host;
 pub(crate) mod launch;
@@ -24,6 +25,7 @@ use hioload_pipeline::{Handler, Overflow, Settings};
 use hioload_ws_proto::Limits;
 
 pub use backend::BackendChoice;
+pub use dpdk::{Dpdk, Idle};
 pub use error::Error;
 pub use hioload_sockets::SocketSnapshot;
 pub use monitor::{Monitor, PoolUse};

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use super::dpdk::Dpdk;
 use super::error::Error;
 
 /// The interface that a server or a client takes for itself, and who it is there. Its TCP/IP is this
@@ -21,9 +22,27 @@ pub struct Network {
     pub(crate) gateways: Vec<String>,
     pub(crate) mac: Option<String>,
     pub(crate) vlan: Option<u16>,
+    pub(crate) dpdk: Option<Dpdk>,
 }
 
 impl Network {
+    /// A network on a port of DPDK, instead of an interface; it needs an address as well.
+    pub fn on_dpdk(dpdk: Dpdk) -> Self {
+        Network::default().dpdk(dpdk)
+    }
+
+    /// A port of DPDK instead of an interface.
+    pub fn dpdk(mut self, dpdk: Dpdk) -> Self {
+        self.dpdk = Some(dpdk);
+        self
+    }
+
+    /// What is known of the NIC, the interface or the PCI address, before it is taken.
+    pub(crate) fn device(&self) -> Option<&str> {
+        let interface = Some(self.interface.as_str()).filter(|name| !name.is_empty());
+        interface.or_else(|| self.dpdk.as_ref()?.device())
+    }
+
     /// A network on an interface; it needs an address as well.
     pub fn on(interface: impl Into<String>) -> Self {
         Network { interface: interface.into(), ..Network::default() }

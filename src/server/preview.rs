@@ -20,9 +20,10 @@ impl Builder {
         Ok(topology.place(workers, usable, near, End::First))
     }
 
-    /// The NIC that it takes for itself, by its interface; `None`: none.
+    /// The NIC that it takes for itself, by its interface or its PCI address; `None`: none, or not
+    /// known before DPDK looked for it.
     #[must_use]
     pub fn nic(&self) -> Option<&str> {
-        self.network.as_ref().map(|network| network.interface.as_str())
+        self.network.as_ref()?.device()
     }
 }
