@@ -168,83 +168,65 @@ impl<'a, T: LinkTx> Out<'a, T> {
         self.pure_seq = Some(live.pure_seq());
     }
     /// Writes an IP packet of `len` bytes and sends it.
+    #[inline]
     pub(crate) fn packet<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         let l2 = self.net.l2_len();
-        match self.tx.next(l2 + len) {
-            Some(frame) => {
-                let result = fill(&mut frame[l2..]);
-                self.finish(len);
-                result
+        let Some(frame) = self.tx.next(l2 + len) else {
+            self.net.counters.drop_link_full_total.inc();
+            if self.net.nowhere.len() < len {
+                self.net.nowhere = vec![0; len].into();
             }
-            None => {
-                self.net.counters.drop_link_full_total.inc();
-                if self.net.nowhere.len() < len {
-                    self.net.nowhere = vec![0; len].into();
-                }
-                fill(&mut self.net.nowhere[..len])
-            }
-        }
-    }
-
-    /// The packet is written: looks at it, addresses it, commits it.
-    fn finish(&mut self, len: usize) {
-        let l2 = self.net.l2_len();
-        let Some(frame) = self.tx.next(l2 + len) else { return };
-        let packet = &mut frame[l2..];
-        let v6 = packet[0] >> 4 == 6;
-        let (src, dst, protocol, l3) = if v6 {
-            let at = |n: usize| {
-                let mut ip = [0u8; 16];
-                ip.copy_from_slice(&packet[n..n + 16]);
-                IpAddr::V6(ip.into())
-            };
-            (at(8), at(24), packet[6], 40)
-        } else {
-            let at =
-                |n: usize| IpAddr::from([packet[n], packet[n + 1], packet[n + 2], packet[n + 3]]);
-            (at(12), at(16), packet[9], 20)
+            return fill(&mut self.net.nowhere[..len]);
         };
+        let (header, packet) = frame.split_at_mut(l2);
+        let result = fill(packet);
+        // The packet is written: look at it, address it, commit it.
+        let v6 = packet[0] >> 4 == 6;
+        let (src, dst, protocol) = ends(packet, v6);
         let mut meta =
-            TxMeta { l2_len: l2 as u8, l3_len: l3, ip_checksum: false, tcp_checksum: false };
+            TxMeta { l2_len: l2 as u8, l3_len: if v6 { 40 } else { 20 }, ..TxMeta::default() };
         if protocol == TCP {
-            let l3 = usize::from(l3);
-            if let Some(seq) = self.pure_seq {
-                let offloaded = self.net.info.offloads.tx_tcp_checksum;
-                set_pure_seq(packet, l3, seq, (!offloaded).then_some((src, dst)));
-            }
-            self.sent = note(&self.sent, &packet[l3..]);
-            self.net.counters.segments_out_total.inc();
+            look(packet, (src, dst), &mut meta, self.net, &mut self.sent, self.pure_seq);
             if let Some(trace) = &mut self.net.trace {
                 trace.packet(packet, dst, self.now);
             }
-            meta.ip_checksum = !v6 && self.net.info.offloads.tx_ip_checksum;
-            meta.tcp_checksum = self.net.info.offloads.tx_tcp_checksum;
-            if meta.ip_checksum {
-                packet[10..12].fill(0);
-            }
-            if meta.tcp_checksum {
-                let sum = Sum::pseudo(src, dst, TCP, (len - l3) as u16).fold();
-                packet[l3 + 16..l3 + 18].copy_from_slice(&sum.to_be_bytes());
-            }
         }
         let ethertype = if v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
-        if let IpAddr::V6(to) = dst
-            && to.is_multicast()
-        {
-            return self.commit(l2 + len, multicast_mac(to), ethertype, meta);
-        }
-        let Some(hop) = self.net.next_hop(dst) else {
-            return self.net.counters.drop_no_route_total.inc();
+        let hop = match dst {
+            IpAddr::V6(to) if to.is_multicast() => {
+                self.commit(l2 + len, multicast_mac(to), ethertype, meta);
+                return result;
+            }
+            _ => self.net.next_hop(dst),
+        };
+        let Some(hop) = hop else {
+            self.net.counters.drop_no_route_total.inc();
+            return result;
         };
         match self.net.neighbors.lookup(hop, self.now) {
+            Lookup::Known(mac) => {
+                frame::write_ethernet(header, mac, self.net.info.mac, self.net.vlan, ethertype);
+                self.tx.commit(meta);
+                self.net.counters.frames_out_total.inc();
+            }
+            other => self.unsure(other, hop, len, ethertype, meta),
+        }
+        result
+    }
+
+    /// A packet is written whose neighbour isn't known, or not for sure.
+    #[cold]
+    fn unsure(&mut self, found: Lookup, hop: IpAddr, len: usize, ethertype: u16, meta: TxMeta) {
+        let l2 = self.net.l2_len();
+        match found {
             Lookup::Known(mac) => self.commit(l2 + len, mac, ethertype, meta),
             Lookup::Stale(mac) => {
                 self.commit(l2 + len, mac, ethertype, meta);
                 self.ask(hop);
             }
-            unknown => {
+            Lookup::Ask | Lookup::Wait => {
                 self.hold(hop, len, meta);
-                if unknown == Lookup::Ask {
+                if found == Lookup::Ask {
                     self.ask(hop);
                 }
             }
@@ -354,37 +336,78 @@ impl<'a, T: LinkTx> Out<'a, T> {
     }
 }
 
-/// Gives a pure ACK the right sequence number. smoltcp takes its SND.NXT back when it
-/// retransmits; a peer that has what was sent before would drop the ACK as old.
-fn set_pure_seq(packet: &mut [u8], l3: usize, right: u32, ends: Option<(IpAddr, IpAddr)>) {
-    let tcp = &mut packet[l3..];
-    let header = usize::from(tcp[12] >> 4) * 4;
-    let seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]);
-    let pure = tcp[13] & !frame::PSH == frame::ACK && tcp.len() == header;
-    if !pure || seq == right {
-        return;
-    }
-    tcp[4..8].copy_from_slice(&right.to_be_bytes());
-    if let Some((src, dst)) = ends {
-        tcp[16..18].fill(0);
-        let sum = Sum::pseudo(src, dst, TCP, tcp.len() as u16).add(tcp).finish();
-        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+/// The ends of a packet of ours, and what is in it.
+#[inline]
+fn ends(packet: &[u8], v6: bool) -> (IpAddr, IpAddr, u8) {
+    match (v6, packet.first_chunk::<20>(), packet.first_chunk::<40>()) {
+        (false, Some(header), _) => {
+            let at =
+                |n: usize| IpAddr::from([header[n], header[n + 1], header[n + 2], header[n + 3]]);
+            (at(12), at(16), header[9])
+        }
+        (true, _, Some(header)) => {
+            let at = |n: usize| {
+                let mut ip = [0u8; 16];
+                ip.copy_from_slice(&header[n..n + 16]);
+                IpAddr::V6(ip.into())
+            };
+            (at(8), at(24), header[6])
+        }
+        _ => unreachable!("our own packets have whole headers"),
     }
 }
 
-/// Takes note of an outgoing segment.
-fn note(sent: &Sent, tcp: &[u8]) -> Sent {
-    let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
-    let flags = tcp[13];
-    let header = usize::from(tcp[12] >> 4) * 4;
+/// An outgoing TCP segment: mends what smoltcp gets wrong, takes note of it, and prepares what is
+/// left to the device.
+#[inline]
+fn look(
+    packet: &mut [u8],
+    (src, dst): (IpAddr, IpAddr),
+    meta: &mut TxMeta,
+    net: &Net,
+    sent: &mut Sent,
+    pure_seq: Option<u32>,
+) {
+    let offloads = net.info.offloads;
+    let len = packet.len() - usize::from(meta.l3_len);
+    let (ip, tcp) = packet.split_at_mut(usize::from(meta.l3_len));
+    let Some(fixed) = tcp.first_chunk::<20>() else { return };
+    let header = usize::from(fixed[12] >> 4) * 4;
+    let flags = fixed[13];
+    let seq = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
+    if let Some(right) = pure_seq
+        && len == header
+        && flags & !frame::PSH == frame::ACK
+        && seq != right
+    {
+        // smoltcp takes its SND.NXT back when it retransmits; a peer that has what was sent before
+        // would drop a pure ACK with it as old.
+        tcp[4..8].copy_from_slice(&right.to_be_bytes());
+        if !offloads.tx_tcp_checksum {
+            tcp[16..18].fill(0);
+            let sum = Sum::pseudo(src, dst, TCP, len as u16).add(tcp).finish();
+            tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        }
+    }
+    let Some(fixed) = tcp.first_chunk_mut::<20>() else { return };
     let control = u32::from(flags & frame::SYN != 0) + u32::from(flags & frame::FIN != 0);
-    let len = (tcp.len() - header) as u32 + control;
-    Sent {
-        segments: sent.segments + 1,
-        ack: word(8),
-        window: u16::from_be_bytes([tcp[14], tcp[15]]),
-        has_ack: flags & frame::ACK != 0,
-        data: sent.data.or((len > 0).then(|| (word(4), len))),
+    let occupied = (len - header) as u32 + control;
+    sent.segments += 1;
+    sent.ack = u32::from_be_bytes([fixed[8], fixed[9], fixed[10], fixed[11]]);
+    sent.window = u16::from_be_bytes([fixed[14], fixed[15]]);
+    sent.has_ack = flags & frame::ACK != 0;
+    if occupied > 0 && sent.data.is_none() {
+        sent.data = Some((seq, occupied));
+    }
+    net.counters.segments_out_total.inc();
+    if offloads.tx_ip_checksum && ip.len() == 20 {
+        meta.ip_checksum = true;
+        ip[10..12].fill(0);
+    }
+    if offloads.tx_tcp_checksum {
+        meta.tcp_checksum = true;
+        let sum = Sum::pseudo(src, dst, TCP, len as u16).fold();
+        [fixed[16], fixed[17]] = sum.to_be_bytes();
     }
 }
 
