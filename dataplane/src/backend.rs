@@ -23,6 +23,7 @@ use crate::bell::Bell;
 use crate::link::{Attention, IdlePolicy, Port};
 use crate::meter::{LoopCounters, Meter};
 use crate::owed::{Memory, Owed, Paid};
+use crate::probe::{Desk, Probe};
 
 /// How often a link is looked at that may be gone.
 const DOUBT: Duration = Duration::from_secs(1);
@@ -32,6 +33,7 @@ pub struct Frames<L: Port> {
     stack: Stack<L>,
     owed: Owed,
     bell: Arc<Bell>,
+    desk: Arc<Desk>,
     name: &'static str,
     counters: Arc<StackCounters>,
     meter: Meter,
@@ -50,8 +52,18 @@ impl<L: Port> Frames<L> {
         let name = stack.link_mut().name();
         let bell = Arc::new(Bell::new()?);
         let (counters, meter) = (stack.counters(), Meter::new());
-        let owed = Owed::default();
-        Ok(Frames { stack, owed, bell, name, counters, meter, more: false, empty: 0 })
+        let (owed, desk) = (Owed::default(), Arc::default());
+        Ok(Frames { stack, owed, bell, desk, name, counters, meter, more: false, empty: 0 })
+    }
+
+    /// What the stack counts.
+    pub fn stack_counters(&self) -> Arc<StackCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Asks this worker about its connections, from any thread.
+    pub fn probe(&self) -> Probe {
+        Probe::new(Arc::clone(&self.desk), self.waker())
     }
 
     /// Where the worker's cycles went.
@@ -171,7 +183,7 @@ impl<L: Port> Backend for Frames<L> {
             _ => now,
         };
         let frames = self.stack.poll(now);
-        self.more = frames == BURST;
+        self.more = self.desk.answer(&mut self.stack) || frames == BURST;
         self.empty = if frames > 0 { 0 } else { self.empty.saturating_add(1) };
         if let Some(fault) = self.stack.link_mut().take_fault() {
             return Err(fault);

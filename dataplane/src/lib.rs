@@ -14,12 +14,15 @@ mod bell;
 pub mod link;
 mod meter;
 mod owed;
+mod probe;
 
 pub use backend::{Frames, FramesRx, FramesTx};
 pub use hioload_stack::{
-    Address, Link, Stack, StackConfig, StackCounters, StackError, StackSnapshot,
+    Address, ConnStats, Link, RING_BYTES, Stack, StackConfig, StackCounters, StackError,
+    StackSnapshot,
 };
 pub use link::{
     AfPacket, Attention, IdlePolicy, LinkCounters, LinkError, LinkSnapshot, Port, Tap, cycles,
 };
 pub use meter::{LoopCounters, LoopSnapshot};
+pub use probe::Probe;
