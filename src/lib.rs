@@ -40,6 +40,9 @@ pub use server::{
     SocketSnapshot, WorkerContext,
 };
 
+#[cfg(target_os = "linux")]
+pub use hioload_dataplane::{ConnStats, LinkSnapshot, LoopSnapshot, StackSnapshot};
+
 /// The examples of README.md, compiled and run as documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -2,6 +2,8 @@
 //! and the handle on what runs comes back.
 
 use std::net::SocketAddr;
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
 
 use hioload_core::clock::MonotonicClock;
 use hioload_pipeline::admission::Admission;
@@ -122,6 +124,8 @@ impl Launch {
                     transport,
                     counters: monitor.worker(index),
                     sockets: monitor.socket(index),
+                    #[cfg(target_os = "linux")]
+                    view: Arc::clone(&monitor.views[index]),
                 }
             });
         let mut team = Team::start(&plan, seats, maker)?;

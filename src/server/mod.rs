@@ -14,6 +14,8 @@ mod preview;
 mod report;
 mod running;
 mod signals;
+#[cfg(target_os = "linux")]
+mod view;
 pub(crate) mod worker;
 
 use std::sync::Arc;

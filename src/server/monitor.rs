@@ -15,6 +15,9 @@ pub struct Monitor {
     sockets: Arc<[Arc<SocketCounters>]>,
     pools: Arc<[NodePool]>,
     admission: Admission,
+    /// Each worker's own TCP/IP, where it has one.
+    #[cfg(target_os = "linux")]
+    pub(crate) views: Arc<[super::view::Slot]>,
 }
 
 /// How much of the memory budget is in use.
@@ -39,6 +42,8 @@ impl Monitor {
             sockets: (0..workers).map(|_| Arc::default()).collect(),
             pools,
             admission,
+            #[cfg(target_os = "linux")]
+            views: (0..workers).map(|_| Arc::default()).collect(),
         }
     }
 

@@ -3,6 +3,8 @@
 //! link is opened before the worker starts, so that what is wrong is known at once.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::dpdk::Dpdk;
 use super::error::Error;
@@ -19,6 +21,10 @@ use super::error::Error;
 pub struct Network {
     pub(crate) interface: String,
     pub(crate) addresses: Vec<String>,
+    pub(crate) freeze_after: Option<Duration>,
+    pub(crate) ring_bytes: Option<u64>,
+    pub(crate) half_open: Option<u32>,
+    pub(crate) trace: Option<(String, PathBuf)>,
     pub(crate) gateways: Vec<String>,
     pub(crate) mac: Option<String>,
     pub(crate) vlan: Option<u16>,
@@ -72,6 +78,34 @@ impl Network {
         self
     }
 
+    /// How long a TCP connection may be idle before it gives up its rings (2 x 16 KiB unless set)
+    /// and keeps 64 bytes; 5 s unless set, zero: never.
+    pub fn freeze_after(mut self, idle: Duration) -> Self {
+        self.freeze_after = Some(idle);
+        self
+    }
+
+    /// Bytes of the receive ring, and of the send ring, that a TCP connection begins with: 2,048,
+    /// 16,384 (unless set) or 65,535. They grow where output doesn't fit.
+    pub fn ring_bytes(mut self, bytes: u64) -> Self {
+        self.ring_bytes = Some(bytes);
+        self
+    }
+
+    /// Half-open TCP connections that get memory, 4,096 unless set; further SYNs are answered with
+    /// cookies. 0: all are.
+    pub fn half_open(mut self, connections: u32) -> Self {
+        self.half_open = Some(connections);
+        self
+    }
+
+    /// Writes the packets to and from a peer (an IP address, or one with a port) to a file in pcap
+    /// format, the first 100,000 of them.
+    pub fn trace(mut self, peer: impl ToString, file: impl Into<PathBuf>) -> Self {
+        self.trace = Some((peer.to_string(), file.into()));
+        self
+    }
+
     /// Whether it has an address of the same family. What can't be read as an address is complained
     /// about elsewhere.
     pub(crate) fn speaks(&self, to: IpAddr) -> bool {
@@ -89,23 +123,30 @@ pub(crate) use linux::{Ready, Run, plan, take};
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::fs::File;
     use std::io;
     use std::net::{IpAddr, SocketAddr};
     use std::sync::Arc;
 
     use hioload_core::Now;
-    use hioload_dataplane::{Address, AfPacket, Frames, Port, Stack, StackConfig, Tap};
+    use hioload_dataplane::{
+        Address, AfPacket, Frames, LinkCounters, Port, RING_BYTES, Stack, StackConfig, Tap,
+    };
+    use hioload_pipeline::admission::Admission;
 
-    use super::{Network, setting};
+    use super::{Network, PathBuf, setting};
     use crate::server::backend::TAP;
     use crate::server::error::Error;
     use crate::server::launch::Listening;
     use crate::server::listen;
+    use crate::server::view::{Slot, View};
     use crate::server::worker::Transport;
 
     /// Class of the rings of a new connection: 16 KiB each way, which is eleven full segments. In
     /// the smallest class a peer that delays its acknowledgements slows a stream to a crawl.
     const RING_CLASS: u8 = 1;
+    /// Packets that a trace has at most: 27 MB.
+    const TRACE_PACKETS: u32 = 100_000;
 
     /// What was asked for, understood.
     #[derive(Debug)]
@@ -115,14 +156,17 @@ mod linux {
         mac: Option<[u8; 6]>,
         config: StackConfig,
         ports: Vec<u16>,
+        trace: Option<(SocketAddr, PathBuf)>,
     }
 
     /// An open link, and what its stack is to be.
     pub(crate) struct Ready {
         interface: String,
         link: OpenLink,
+        counters: Arc<LinkCounters>,
         config: StackConfig,
         ports: Vec<u16>,
+        trace: Option<(SocketAddr, File)>,
     }
 
     #[expect(clippy::large_enum_variant, reason = "there is one a process, in a box")]
@@ -161,6 +205,7 @@ mod linux {
         }
         let mut config =
             StackConfig { vlan: network.vlan, ring_class: RING_CLASS, ..StackConfig::default() };
+        tune(&mut config, network)?;
         for text in &network.addresses {
             config.addresses.push(address(text)?);
         }
@@ -186,6 +231,13 @@ mod linux {
                 Some(listen) => ports(listen, &config.addresses)?,
                 None => Vec::new(),
             },
+            trace: match &network.trace {
+                Some((_, file)) if file.as_os_str().is_empty() => {
+                    return setting("trace-file", "missing; the packets need one to go to");
+                }
+                Some((peer, file)) => Some((traced(peer)?, file.clone())),
+                None => None,
+            },
             config,
         })
     }
@@ -193,12 +245,24 @@ mod linux {
     impl Plan {
         /// Opens the link.
         pub(crate) fn open(self) -> Result<Ready, Error> {
-            let Plan { interface, mac, config, ports, .. } = self;
+            let Plan { interface, mac, config, ports, trace, .. } = self;
+            let counters = Arc::<LinkCounters>::default();
+            let counted = Arc::clone(&counters);
             let link = match self.backend {
-                TAP => Tap::open(&interface, mac, Arc::default()).map(OpenLink::Tap),
-                _ => AfPacket::open(&interface, mac, Arc::default()).map(OpenLink::AfPacket),
+                TAP => Tap::open(&interface, mac, counted).map(OpenLink::Tap),
+                _ => AfPacket::open(&interface, mac, counted).map(OpenLink::AfPacket),
             };
-            Ok(Ready { interface, link: link.map_err(Error::Interface)?, config, ports })
+            let link = link.map_err(Error::Interface)?;
+            let trace = match trace {
+                Some((peer, path)) => match File::create(&path) {
+                    Ok(file) => Some((peer, file)),
+                    Err(error) => {
+                        return setting("trace-file", format!("{}: {error}", path.display()));
+                    }
+                },
+                None => None,
+            };
+            Ok(Ready { interface, link, counters, config, ports, trace })
         }
 
         /// What it listens on.
@@ -230,11 +294,18 @@ mod linux {
         }
 
         /// Makes the backend, on the worker's thread, and has `run` run on it.
-        pub(crate) fn with<R>(self, now: Now, run: impl Run<R>) -> io::Result<R> {
-            let Ready { link, config, ports, .. } = self;
+        pub(crate) fn with<R>(
+            self,
+            now: Now,
+            admission: Admission,
+            view: &Slot,
+            run: impl Run<R>,
+        ) -> io::Result<R> {
+            let Ready { link, counters, config, ports, trace, .. } = self;
+            let rest = Rest { counters, config, ports, trace, admission, view };
             match link {
-                OpenLink::Tap(link) => Ok(run.on(frames(link, &config, &ports, now)?)),
-                OpenLink::AfPacket(link) => Ok(run.on(frames(link, &config, &ports, now)?)),
+                OpenLink::Tap(link) => Ok(run.on(rest.frames(link, now)?)),
+                OpenLink::AfPacket(link) => Ok(run.on(rest.frames(link, now)?)),
             }
         }
     }
@@ -244,23 +315,71 @@ mod linux {
         fn on<L: Port>(self, backend: Frames<L>) -> R;
     }
 
-    fn frames<L: Port>(
-        link: L,
-        config: &StackConfig,
-        ports: &[u16],
-        now: Now,
-    ) -> io::Result<Frames<L>> {
-        let mut stack = Stack::new(link, config, now).map_err(io::Error::other)?;
-        for &port in ports {
-            stack.listen(port).map_err(io::Error::other)?;
+    /// All that a backend needs besides its link.
+    struct Rest<'a> {
+        counters: Arc<LinkCounters>,
+        config: StackConfig,
+        ports: Vec<u16>,
+        trace: Option<(SocketAddr, File)>,
+        admission: Admission,
+        view: &'a Slot,
+    }
+
+    impl Rest<'_> {
+        fn frames<L: Port>(self, link: L, now: Now) -> io::Result<Frames<L>> {
+            let Rest { counters, config, ports, trace, admission, view } = self;
+            let mut stack = Stack::new(link, &config, now).map_err(io::Error::other)?;
+            stack.admit_by(move |peer| admission.admits(peer));
+            for port in ports {
+                stack.listen(port).map_err(io::Error::other)?;
+            }
+            if let Some((peer, file)) = trace {
+                stack.trace(peer, TRACE_PACKETS, Box::new(file))?;
+            }
+            if !stack.can_freeze() {
+                tracing::warn!(
+                    "smoltcp does not compute its initial sequence numbers as this program \
+                     expects: idle connections keep their memory, and there are no SYN cookies"
+                );
+            }
+            let frames = Frames::new(stack)?;
+            // A worker makes its backend once.
+            let _ = view.set(View::of(&frames, counters));
+            Ok(frames)
         }
-        if !stack.can_freeze() {
-            tracing::warn!(
-                "smoltcp does not compute its initial sequence numbers as this program expects: \
-                 idle connections keep their memory, and there are no SYN cookies"
-            );
+    }
+
+    fn tune(config: &mut StackConfig, network: &Network) -> Result<(), Error> {
+        if let Some(idle) = network.freeze_after {
+            config.freeze_after = (!idle.is_zero()).then_some(idle);
         }
-        Frames::new(stack)
+        if let Some(connections) = network.half_open {
+            config.half_open_max = connections;
+        }
+        let Some(bytes) = network.ring_bytes else { return Ok(()) };
+        // 64 KiB means the largest, which lacks a byte of it: no window is ever scaled.
+        match RING_BYTES
+            .iter()
+            .position(|&ring| (ring as u64).next_multiple_of(1024) == bytes.next_multiple_of(1024))
+        {
+            Some(class) => config.ring_class = class as u8,
+            None => {
+                return setting("tcp-ring", format!("{bytes} bytes; there are 2KiB, 16KiB, 64KiB"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A peer to be traced: port 0 where none is given.
+    fn traced(peer: &str) -> Result<SocketAddr, Error> {
+        let peer = peer.trim();
+        match peer.parse().or_else(|_| peer.parse().map(|ip: IpAddr| (ip, 0).into())) {
+            Ok(peer) => Ok(peer),
+            Err(_) => setting(
+                "trace-connection",
+                format!("`{peer}` is not like 10.9.0.1, 10.9.0.1:40000 or [fd00::1]:40000"),
+            ),
+        }
     }
 
     fn address(text: &str) -> Result<Address, Error> {
@@ -320,6 +439,8 @@ mod linux {
 
     #[cfg(test)]
     mod tests {
+        use std::time::Duration;
+
         use super::*;
         use crate::server::backend::AF_PACKET;
 
@@ -338,6 +459,21 @@ mod linux {
             let addresses = plan(&network(), TAP, Some(&listen), 1).unwrap().listening();
             let texts: Vec<_> = addresses.iter().map(ToString::to_string).collect();
             assert_eq!(texts, ["10.9.0.2:80", "[fd00::2]:80", "10.9.0.2:81", "[fd00::2]:81"]);
+        }
+
+        #[test]
+        fn rings_half_open_connections_freezing_and_a_trace_are_as_asked_for() {
+            for (given, class) in [(2048, 0), (16 << 10, 1), (64 << 10, 2), (65_535, 2)] {
+                let network = network()
+                    .ring_bytes(given)
+                    .half_open(0)
+                    .freeze_after(Duration::ZERO)
+                    .trace("fd00::1", "f");
+                let plan = plan(&network, TAP, None, 1).unwrap();
+                assert_eq!((plan.config.ring_class, plan.config.half_open_max), (class, 0));
+                assert_eq!(plan.config.freeze_after, None);
+                assert_eq!(plan.trace.unwrap().0, "[fd00::1]:0".parse().unwrap());
+            }
         }
 
         #[test]
@@ -371,6 +507,8 @@ mod linux {
                 (network(), &["10.9.0.2:80"], 1, ["listen", "0.0.0.0:80"]),
                 (network(), &["0.0.0.0:0"], 1, ["listen", "port 0"]),
                 (network(), &[], 2, ["workers", "one queue"]),
+                (network().ring_bytes(4096), &[], 1, ["tcp-ring", "16KiB"]),
+                (network().trace("client", "f"), &[], 1, ["trace-connection", "`client`"]),
             ] {
                 let message = problem(&network, listen, workers);
                 assert!(parts.iter().all(|part| message.contains(part)), "{parts:?}: {message}");

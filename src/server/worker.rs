@@ -103,6 +103,9 @@ pub(crate) struct Seat {
     pub(crate) transport: Transport,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) sockets: Arc<SocketCounters>,
+    /// Left for those who look at its own TCP/IP.
+    #[cfg(target_os = "linux")]
+    pub(crate) view: super::view::Slot,
 }
 
 /// The core that a worker was pinned to, or why it wasn't.
@@ -204,7 +207,9 @@ fn spawn<H: Handler + 'static>(
         // First made, last dropped: by then this worker's own inbox is closed, so that stopping
         // the others can't wait for it.
         let guard = StopOthers { remote: remote.clone(), armed: true };
-        let Seat { index, workers, cpu, pool, inbox, transport, counters, sockets } = seat;
+        let Seat { index, workers, cpu, pool, inbox, transport, counters, sockets, .. } = seat;
+        #[cfg(target_os = "linux")]
+        let view = seat.view;
         let pinned = cpu.map(|cpu| host::pin(cpu).map(|()| cpu).map_err(|error| (cpu, error)));
         let cpu = pinned.as_ref().and_then(|pinned| pinned.as_ref().ok().copied());
         let pool = pool.share();
@@ -222,7 +227,8 @@ fn spawn<H: Handler + 'static>(
             #[cfg(target_os = "linux")]
             Transport::Network(network) => {
                 let now = work.clock.now();
-                network.with(now, work).map_err(cannot_start)??;
+                let admission = work.parts.admission.clone();
+                network.with(now, admission, &view, work).map_err(cannot_start)??;
             }
         }
         guard.disarm();
