@@ -83,6 +83,21 @@ pub struct Options {
     /// VLAN that its frames belong to, 1 to 4094 [default: none]
     #[arg(long, value_name = "ID")]
     pub vlan: Option<u16>,
+    /// Idle time after which a TCP connection keeps 64 bytes only; 0: never [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub freeze_after: Option<Span>,
+    /// Receive and send ring that a TCP connection begins with: 2KiB, 16KiB, 64KiB [default: 16KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub tcp_ring: Option<Size>,
+    /// Half-open TCP connections that get memory; SYN cookies beyond [default: 4096]
+    #[arg(long, value_name = "N")]
+    pub half_open: Option<u32>,
+    /// Peer whose packets are written to --trace-file, the first 100000
+    #[arg(long, value_name = "IP[:PORT]")]
+    pub trace_connection: Option<String>,
+    /// File for them, in pcap format
+    #[arg(long, value_name = "FILE")]
+    pub trace_file: Option<PathBuf>,
     /// Messages that a batch hands to the app at most [default: 32]
     #[arg(long, value_name = "N")]
     pub batch: Option<usize>,
@@ -229,6 +244,11 @@ impl Options {
             gateway: if self.gateway.is_empty() { other.gateway } else { self.gateway },
             mac: self.mac.or(other.mac),
             vlan: self.vlan.or(other.vlan),
+            freeze_after: self.freeze_after.or(other.freeze_after),
+            tcp_ring: self.tcp_ring.or(other.tcp_ring),
+            half_open: self.half_open.or(other.half_open),
+            trace_connection: self.trace_connection.or(other.trace_connection),
+            trace_file: self.trace_file.or(other.trace_file),
             batch: self.batch.or(other.batch),
             ring: self.ring.or(other.ring),
             max_connections: self.max_connections.or(other.max_connections),
@@ -253,6 +273,33 @@ impl Options {
     fn network(&self) -> Option<Network> {
         let Options { interface, address, gateway, mac, vlan, dpdk, .. } = self;
         network(interface.as_deref(), address, gateway, mac.as_deref(), *vlan, dpdk)
+    }
+
+    /// The network with what is said of TCP on it: that asks for one, too.
+    fn tuned(&self, network: Option<Network>) -> Option<Network> {
+        let asked = self.freeze_after.is_some()
+            || self.tcp_ring.is_some()
+            || self.half_open.is_some()
+            || self.trace_connection.is_some()
+            || self.trace_file.is_some();
+        if !asked {
+            return network;
+        }
+        let mut network = network.unwrap_or_default();
+        if let Some(idle) = self.freeze_after {
+            network = network.freeze_after(idle.0);
+        }
+        if let Some(bytes) = self.tcp_ring {
+            network = network.ring_bytes(bytes.0);
+        }
+        if let Some(connections) = self.half_open {
+            network = network.half_open(connections);
+        }
+        if self.trace_connection.is_some() || self.trace_file.is_some() {
+            let peer = self.trace_connection.clone().unwrap_or_default();
+            network = network.trace(peer, self.trace_file.clone().unwrap_or_default());
+        }
+        Some(network)
     }
 
     /// The server that they describe.
@@ -284,7 +331,7 @@ impl Options {
         for address in &self.listen {
             builder = builder.listen(address);
         }
-        if let Some(network) = self.network() {
+        if let Some(network) = self.tuned(self.network()) {
             builder = builder.network(network);
         }
         match self.memory {

@@ -39,6 +39,11 @@ mod tests {
             gateway = ["10.9.0.1"]
             mac = "02:00:00:00:00:01"
             vlan = 7
+            freeze-after = "10s"
+            tcp-ring = "2KiB"
+            half-open = 100
+            trace-connection = "10.9.0.1"
+            trace-file = "client.pcap"
             batch = 16
             ring = 512
             max-connections = 1000
@@ -74,6 +79,11 @@ mod tests {
             gateway: vec!["10.9.0.1".into()],
             mac: Some("02:00:00:00:00:01".into()),
             vlan: Some(7),
+            freeze_after: ms(10_000),
+            tcp_ring: Some(Size(2 << 10)),
+            half_open: Some(100),
+            trace_connection: Some("10.9.0.1".into()),
+            trace_file: Some("client.pcap".into()),
             batch: Some(16),
             ring: Some(512),
             max_connections: Some(1000),

@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod dpdk_options;
 mod topology_command;
+mod totals;
 mod units;
 
 use std::process::ExitCode;
@@ -16,10 +17,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use hioload_ws::middleware::Logging;
 use hioload_ws::topology::Topology;
-use hioload_ws::{Builder, Error, Monitor};
+use hioload_ws::{Builder, Error};
 
 use cli::{App, Cli, Command, Options, ServeArgs};
 use topology_command::{Told, TopologyArgs};
+use totals::Totals;
 
 /// The command line or the configuration is wrong; clap's own code for the same.
 const USAGE: u8 = 2;
@@ -70,24 +72,8 @@ fn run(builder: Builder, app: App) -> Result<(), Error> {
     eprintln!("{}  app          {app}", running.report());
     let monitor = running.monitor().clone();
     let ended = running.join();
-    eprintln!("hioload-ws ended: {}", summary(&monitor));
+    eprintln!("hioload-ws ended: {}", Totals(&monitor));
     ended
-}
-
-fn summary(monitor: &Monitor) -> String {
-    let total = monitor.total();
-    let cut = match total.connections_open {
-        0 => String::new(),
-        open => format!(", {open} connections cut off"),
-    };
-    format!(
-        "{} sessions, {} messages in, {} out, {} handshakes refused, {} protocol errors{cut}",
-        total.sessions_total,
-        total.messages_in_total,
-        total.messages_out_total,
-        total.handshakes_refused_total,
-        total.protocol_errors_total
-    )
 }
 
 fn check(path: &std::path::Path) -> ExitCode {
