@@ -4,6 +4,8 @@
 //! the burst that it came in is still borrowed. Frames are whole Ethernet frames without FCS. The
 //! link knows nothing of what is in them; the stack knows nothing of how they travel.
 
+use std::net::SocketAddr;
+
 /// What the hardware found about a received frame's checksums.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub enum RxChecksum {
@@ -95,6 +97,12 @@ pub trait Link {
 
     /// What it is. Doesn't change.
     fn info(&self) -> LinkInfo;
+
+    /// Whether segments from `remote` to `local` will be received on this link: one queue of several
+    /// may get only some flows. A connection that is opened takes a port for which this is so.
+    fn receives(&self, _local: SocketAddr, _remote: SocketAddr) -> bool {
+        true
+    }
 
     /// Both halves.
     fn split(&mut self) -> (&mut Self::Rx, &mut Self::Tx);

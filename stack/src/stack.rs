@@ -132,7 +132,8 @@ impl<L: Link> Stack<L> {
     /// # Errors
     /// No route, no port or no memory.
     pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, StackError> {
-        self.tcp.connect(&self.net, to, self.now)
+        let link = &self.link;
+        self.tcp.connect(&self.net, to, self.now, |local, to| link.receives(local, to))
     }
 
     /// Stops or resumes accepting. While paused, SYNs aren't answered; closed is for good.

@@ -24,6 +24,8 @@ const PORT_FIRST: u16 = 1024;
 const PORTS: u32 = 65_536 - PORT_FIRST as u32;
 /// How many of them one `connect` tries, of each address.
 const PORT_TRIES: u32 = 256;
+/// And how many it passes over, as their segments would find another worker's stack.
+const PORT_STEPS: u32 = 4096;
 
 impl Tcp {
     pub(crate) fn is_listening(&self, port: u16) -> bool {
@@ -148,6 +150,7 @@ impl Tcp {
         net: &Net,
         to: SocketAddr,
         now: Now,
+        leads_here: impl Fn(SocketAddr, SocketAddr) -> bool,
     ) -> Result<ConnId, StackError> {
         let unreachable = StackError::Unreachable(to.ip());
         let good = match to.ip() {
@@ -164,7 +167,10 @@ impl Tcp {
         if self.table.conns.is_full() {
             return Err(StackError::NoMemory);
         }
-        let free = net.sources_like(local).find_map(|local| self.free_tuple(local, to));
+        let free = net.sources_like(local).find_map(|local| {
+            let ip = net.local_ip(local);
+            self.free_tuple(local, to, |port| leads_here(SocketAddr::new(ip, port), to))
+        });
         let Some((tuple, hash)) = free else { return Err(StackError::NoPort) };
         let isn = self.core.secret.isn(&tuple, now);
         let class = self.core.config.ring_class;
@@ -201,14 +207,28 @@ impl Tcp {
         Ok(self.table.conns.id(index))
     }
 
-    /// A tuple from this address of ours to that destination that nobody has, and its hash.
-    fn free_tuple(&mut self, local: u8, to: SocketAddr) -> Option<(Tuple, u32)> {
+    /// A tuple from this address of ours to that destination that nobody has and whose segments find
+    /// this stack, and its hash.
+    fn free_tuple(
+        &mut self,
+        local: u8,
+        to: SocketAddr,
+        leads_here: impl Fn(u16) -> bool,
+    ) -> Option<(Tuple, u32)> {
         let mut tuple = Tuple::new(local, 0, to.ip(), to.port());
         // Where to begin depends on the destination. The count makes it move on, so that a burst of
         // connections doesn't walk over those that it has just made.
         let base = self.core.secret.port(&tuple).wrapping_add(self.core.ports_tried);
-        for step in 0..PORT_TRIES {
+        let mut tries = 0;
+        for step in 0..PORT_STEPS {
             tuple.local_port = PORT_FIRST + (base.wrapping_add(step) % PORTS) as u16;
+            if !leads_here(tuple.local_port) {
+                continue;
+            }
+            tries += 1;
+            if tries > PORT_TRIES {
+                break;
+            }
             let hash = self.hash(&tuple);
             let listened = self.is_listening(tuple.local_port);
             if !listened && self.find(hash, &tuple).is_none() {
