@@ -23,7 +23,7 @@ mod libdpdk {
     /// The functions that are used, all of them exported by libdpdk or by the shim.
     const FUNCTIONS: &[&str] = &[
         "hio_.*",
-        "rte_eal_(init|cleanup|has_hugepages|iova_mode|process_type)",
+        "rte_eal_(init|cleanup|hotplug_remove|has_hugepages|iova_mode|process_type)",
         "rte_eal_(remote_launch|wait_lcore|get_lcore_state)",
         "rte_dev_(probe|remove|name)",
         "rte_dev_bus_info",

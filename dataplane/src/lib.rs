@@ -21,6 +21,8 @@ pub use hioload_stack::{
     Address, ConnStats, Link, RING_BYTES, Stack, StackConfig, StackCounters, StackError,
     StackSnapshot,
 };
+#[cfg(feature = "dpdk")]
+pub use link::dpdk;
 pub use link::{
     AfPacket, Attention, IdlePolicy, LinkCounters, LinkError, LinkSnapshot, Port, Tap, cycles,
 };

@@ -3,6 +3,8 @@
 
 mod af_packet;
 pub mod cycles;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 mod sys;
 mod tap;
 
