@@ -42,6 +42,8 @@ pub(crate) struct Live {
     pub(crate) progress: Now,
     /// When the handshake began; once the user closed, when that was.
     pub(crate) began: Now,
+    /// When the peer may be asked again where it is.
+    pub(crate) ask_at: Now,
     /// When the wheel will wake it.
     pub(crate) timer_at: Now,
     pub(crate) peer_window: u16,
@@ -49,6 +51,8 @@ pub(crate) struct Live {
     pub(crate) peer_scale: u8,
     pub(crate) peer_sack: bool,
     pub(crate) mtu_class: u8,
+    /// When a path MTU below the link's is doubted (RFC 8201 §4).
+    pub(crate) mtu_until: Now,
     /// Rings that it would rather have.
     pub(crate) wish_class: u8,
     /// Output is refused so that the queues drain and the rings can change; since when.
@@ -92,12 +96,14 @@ impl Default for Live {
             active: Now::ZERO,
             progress: Now::ZERO,
             began: Now::ZERO,
+            ask_at: Now::ZERO,
             timer_at: Now::MAX,
             peer_window: 0,
             peer_mss: 0,
             peer_scale: NO_SCALE,
             peer_sack: false,
             mtu_class: 0,
+            mtu_until: Now::ZERO,
             wish_class: 0,
             growing: None,
             restless: false,

@@ -3,7 +3,7 @@
 
 use smoltcp::socket::tcp::State;
 
-use super::{MTU_MIN_V6, Tcp, instant};
+use super::{MTU_MIN_V6, PATH_MTU_AGE, Tcp, instant};
 use crate::Gone;
 use crate::conn::{NO_SCALE, Phase, Tuple};
 use crate::device::Wire;
@@ -123,11 +123,17 @@ impl Tcp {
         let verdict = match state {
             // smoltcp knows what may answer our SYN (RFC 9293 §3.10.7.3).
             State::SynSent => Verdict::Take,
+            // Both sides opened at once: the peer's SYN-ACK acknowledges our SYN, and smoltcp would
+            // drop it as old (RFC 9293 figure 8).
+            State::SynReceived
+                if segment.has(SYN | ACK)
+                    && segment.seq.wrapping_add(1) == live.rcv_nxt
+                    && segment.ack == live.snd_una.wrapping_add(1) =>
+            {
+                return self.feed_ack(index, segment, segment.window, &live, out);
+            }
             // The peer's SYN again: the SYN-ACK goes again by its timer.
-            State::SynReceived if segment.has(SYN) => match segment.has(ACK) {
-                true if live.outgoing => Verdict::Take,
-                _ => Verdict::Ignore,
-            },
+            State::SynReceived if segment.has(SYN) => Verdict::Ignore,
             State::SynReceived if !segment.has(RST) => {
                 let isn_acked = segment.ack == live.snd_una.wrapping_add(1);
                 let tuple = self.table.conns.at(index).tuple;
@@ -161,7 +167,7 @@ impl Tcp {
                 let closed =
                     live.rcv_edge == live.rcv_nxt && segment.seq == live.rcv_nxt.wrapping_add(1);
                 if (old || closed) && !is_handshake(state) && before(live.snd_una, segment.ack) {
-                    self.feed_ack(index, segment, &live, out);
+                    self.feed_ack(index, segment, live.peer_window, &live, out);
                 }
                 self.feed(index, segment, segment.ip.packet, out);
             }
@@ -212,6 +218,7 @@ impl Tcp {
         &mut self,
         index: u32,
         segment: &Segment<'_>,
+        window: u16,
         live: &Live,
         out: &mut Out<'_, T>,
     ) {
@@ -221,7 +228,7 @@ impl Tcp {
             seq: live.rcv_nxt,
             ack: segment.ack,
             flags: ACK,
-            window: live.peer_window,
+            window,
             ..Bare::default()
         };
         let mut packet = [0u8; BARE_MAX];
@@ -231,7 +238,7 @@ impl Tcp {
         let ack = Segment {
             seq: live.rcv_nxt,
             flags: ACK,
-            window: live.peer_window,
+            window,
             data_len: 0,
             options: &[],
             ..*segment
@@ -309,6 +316,7 @@ impl Tcp {
                 let Some(class) = self.core.paths.iter().position(fits) else { return };
                 if class > usize::from(live.mtu_class) {
                     live.mtu_class = class as u8;
+                    live.mtu_until = now.after(PATH_MTU_AGE);
                     self.core.counters.path_mtu_lowered_total.inc();
                     self.mark_dirty(index);
                 }

@@ -18,6 +18,7 @@ pub use handover::{FROZEN_RECORD_BYTES, FrozenRecord};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hioload_core::{Now, TimerWheel};
 use smoltcp::iface::{Config, Interface};
@@ -41,6 +42,8 @@ use crate::{Accepting, Gone};
 const MTU_STEPS: [u16; 6] = [8960, 4312, 1492, 1400, 1280, 576];
 /// IPv6 needs no less (RFC 8200 §5).
 const MTU_MIN_V6: u16 = 1280;
+/// How long a lower path MTU is believed; then larger packets try again (RFC 8201 §4).
+const PATH_MTU_AGE: Duration = Duration::from_secs(600);
 /// Timers that one poll lets fire.
 const TIMERS_MAX: usize = 1024;
 /// Connections whose challenge ACKs are told apart.

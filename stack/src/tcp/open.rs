@@ -274,6 +274,7 @@ impl Core {
             peer_sack: record.peer_sack,
             cookie: record.cookie,
             mtu_class: record.mtu_class,
+            mtu_until: now.after(super::PATH_MTU_AGE),
             wish_class: record.ring_class,
             ..Live::default()
         };

@@ -12,6 +12,7 @@ use crate::config::StackConfig;
 use crate::conn::{ConnId, Phase};
 use crate::counters::StackCounters;
 use crate::device::Wire;
+use crate::frame::{ACK, Bare};
 use crate::link::LinkTx;
 use crate::live::{Live, Sent, before};
 use crate::net::Out;
@@ -26,8 +27,8 @@ const PATIENCE: Duration = Duration::from_millis(2);
 /// How long output is refused in the hope that the queues drain and the rings can be changed.
 const GROW_PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often a window that closed under a retransmission is asked for.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// How often the peer is asked where it is, when smoltcp has lost its timer.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Past the handshake, with a peer that listens.
 fn is_open(state: State) -> bool {
@@ -44,6 +45,8 @@ struct Poll {
     state: State,
     /// Queues empty, nothing sent that isn't acknowledged, no hole, no timer.
     quiescent: bool,
+    /// Output waits, smoltcp has no timer for it, and the peer wasn't asked lately.
+    ask: bool,
     /// When smoltcp wants to be polled, where that may be before the timer that is set.
     at: Option<Now>,
     /// There is more to send than one turn takes, or the link is full.
@@ -61,6 +64,28 @@ impl Tcp {
         if self.core.dirty.is_empty() {
             self.core.dirty = dirty;
         }
+    }
+
+    /// Asks the peer for its acknowledgement and window (RFC 9293 §3.8.6.1).
+    ///
+    /// smoltcp has no timer after a retransmission into a closed window, nor after a window that
+    /// closed under data in flight and opened again. The answer makes it go on: by the window, or as
+    /// a duplicate ACK. Its own keep-alive won't do for asking: that has a byte of garbage just
+    /// before its SND.NXT, which the peer takes for data where what came before was lost.
+    #[cold]
+    fn ask<T: LinkTx>(&self, index: u32, slot: u32, out: &mut Out<'_, T>) {
+        let tuple = self.table.conns.at(index).tuple;
+        let live = self.table.slots.live(slot);
+        let bare = Bare {
+            src_port: tuple.local_port,
+            dst_port: tuple.remote_port,
+            seq: live.snd_una.wrapping_sub(1),
+            ack: live.rcv_nxt,
+            flags: ACK,
+            window: live.rcv_edge.wrapping_sub(live.rcv_nxt).min(0xffff) as u16,
+            ..Bare::default()
+        };
+        out.bare(out.net.local_ip(tuple.local), tuple.remote_ip(), &bare);
     }
 
     fn settle<T: LinkTx>(&mut self, index: u32, out: &mut Out<'_, T>) {
@@ -92,6 +117,9 @@ impl Tcp {
         let Some((poll, timer, news)) = settled else {
             return self.finish(index, Gone::Failed, out.now);
         };
+        if poll.ask {
+            self.ask(index, slot, out);
+        }
         if poll.more {
             self.mark_dirty(index);
         }
@@ -253,10 +281,12 @@ fn poll_socket<T: LinkTx>(
 ) -> Poll {
     let now = out.now;
     let at = instant(now);
+    if live.mtu_class > 0 && now >= live.mtu_until {
+        live.mtu_class = 0;
+    }
     let path = &mut paths[usize::from(live.mtu_class)];
     let mut next = None;
     let mut more = true;
-    let mut probed = false;
     for _ in 0..SEGMENTS_MAX {
         if out.tx.room() == 0 {
             break;
@@ -267,28 +297,22 @@ fn poll_socket<T: LinkTx>(
         let again = live.note(&out.sent, now);
         if again {
             counters.retransmits_total.inc();
-        } else if !probed && said_all(set.get(SocketHandle::default()), live, &out.sent, now) {
-            return Poll { state: State::Established, quiescent: false, at: None, more: false };
+        } else if said_all(set.get(SocketHandle::default()), live, &out.sent, now) {
+            return Poll {
+                state: State::Established,
+                quiescent: false,
+                ask: false,
+                at: None,
+                more: false,
+            };
         }
         next = path.interface.poll_at(at, set);
-        let socket = set.get_mut::<tcp::Socket<'_>>(SocketHandle::default());
-        if next.is_none() && socket.send_queue() > 0 && !probed && is_open(socket.state()) {
-            // smoltcp forgets its timer where a retransmission is due and the window is
-            // closed. A keep-alive asks for the window (RFC 9293 §3.8.6.1).
-            probed = true;
-            socket.set_keep_alive(Some(PROBE_EVERY.into()));
-            continue;
-        }
         if out.sent.segments == 0 || next.is_none_or(|next| next > at) {
             more = false;
             break;
         }
     }
-    let socket = set.get_mut::<tcp::Socket<'_>>(SocketHandle::default());
-    if probed {
-        // One more follows, and then this again.
-        socket.set_keep_alive(None);
-    }
+    let socket = set.get::<tcp::Socket<'_>>(SocketHandle::default());
     let state = socket.state();
     let quiescent = state == State::Established
         && next.is_none()
@@ -298,12 +322,20 @@ fn poll_socket<T: LinkTx>(
         && socket.recv_queue() == 0
         && socket.send_queue() == 0
         && !before(live.rcv_nxt, live.rcv_seen);
-    let at = next.map(|at| {
+    let mut at = next.map(|at| {
         let at = Now::from_nanos(at.total_micros().max(0) as u64 * 1_000);
         // Due, and nothing came of it.
         if at <= now { now.after(PATIENCE) } else { at }
     });
-    Poll { state, quiescent, at, more }
+    let timerless = next.is_none() && !more && socket.send_queue() > 0 && is_open(state);
+    let ask = timerless && now >= live.ask_at;
+    if timerless {
+        if ask {
+            live.ask_at = now.after(ASK_EVERY);
+        }
+        at = Some(live.ask_at);
+    }
+    Poll { state, quiescent, ask, at, more }
 }
 
 /// Whether the segment that just left, new data with an acknowledgement of all that arrived,
