@@ -69,6 +69,8 @@ hioload_core::counters! {
         counter time_wait_reused_total,
         /// Lower path MTUs learned.
         counter path_mtu_lowered_total,
+        /// Stations that claim an address of ours: their ARP and neighbour discovery messages.
+        counter address_conflicts_total,
         /// Connections, of any state.
         gauge connections,
         /// Connections that wait for the handshake's end.

@@ -14,6 +14,7 @@ const ETHERTYPE_VLAN: u16 = 0x8100;
 pub(crate) const TCP: u8 = 6;
 pub(crate) const ICMP: u8 = 1;
 pub(crate) const ICMPV6: u8 = 58;
+const IPV6_HOP_BY_HOP: u8 = 0;
 const IPV6_FRAGMENT: u8 = 44;
 
 pub(crate) const FIN: u8 = 1;
@@ -146,7 +147,15 @@ pub(crate) fn ipv4(bytes: &[u8], checksum_known_good: bool) -> Result<Ip<'_>, Dr
     })
 }
 
-/// RFC 8200. Extension headers are not walked.
+/// Where the payload begins behind a hop-by-hop header that says "router alert" (RFC 2711) and no
+/// more, and its protocol: the queries of multicast listener discovery have one.
+fn behind_router_alert(packet: &[u8]) -> Option<(usize, u8)> {
+    let [protocol, 0, options @ ..] = *packet.get(40..)?.first_chunk::<8>()? else { return None };
+    let known = matches!(options, [5, 2, 0, 0, 1, 0] | [1, 0, 5, 2, 0, 0]);
+    known.then_some((48, protocol))
+}
+
+/// RFC 8200. Extension headers are not walked, but for what [`behind_router_alert`] knows.
 pub(crate) fn ipv6(bytes: &[u8]) -> Result<Ip<'_>, Drop> {
     let header = bytes.get(..40).ok_or(Drop::Malformed)?;
     let total = 40 + usize::from(u16_at(bytes, 4).ok_or(Drop::Malformed)?);
@@ -163,17 +172,23 @@ pub(crate) fn ipv6(bytes: &[u8]) -> Result<Ip<'_>, Drop> {
         Ipv6Addr::from(ip)
     };
     let src = at(8);
+    let (start, protocol) = match header[6] {
+        IPV6_HOP_BY_HOP => behind_router_alert(packet)
+            .filter(|&(_, protocol)| protocol == ICMPV6)
+            .ok_or(Drop::Protocol)?,
+        protocol => (40, protocol),
+    };
     // Unspecified is a peer that tests whether its address is taken (RFC 4862): ICMPv6 only.
-    let allowed = is_host_v6(src) || (src.is_unspecified() && header[6] == ICMPV6);
+    let allowed = is_host_v6(src) || (src.is_unspecified() && protocol == ICMPV6);
     if !allowed || src.is_loopback() {
         return Err(Drop::Malformed);
     }
     Ok(Ip {
         packet,
-        header: 40,
+        header: start,
         src: src.into(),
         dst: at(24).into(),
-        protocol: header[6],
+        protocol,
         hop_limit: header[7],
     })
 }

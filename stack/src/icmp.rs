@@ -10,6 +10,11 @@ use crate::link::LinkTx;
 use crate::neighbor::Mac;
 use crate::net::{Net, Out, solicited_node};
 
+/// Record types of a multicast listener report (RFC 3810 §5.2.12): we listen to all sources, and
+/// we do so from now on.
+pub(crate) const MODE_IS_EXCLUDE: u8 = 2;
+pub(crate) const CHANGE_TO_EXCLUDE: u8 = 4;
+
 /// What an ICMP error is about.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Trouble {
@@ -41,9 +46,14 @@ pub(crate) fn arp<T: LinkTx>(out: &mut Out<'_, T>, packet: &[u8]) -> Result<(), 
     mac.copy_from_slice(&arp[8..14]);
     let (sender, target) = (ip(14), ip(24));
     let to_us = out.net.local_index(target.into()).is_some();
-    if !crate::config::is_host_v4(sender) || out.net.local_index(sender.into()).is_some() {
-        // A test for a taken address (sender 0), or somebody uses ours.
-        if sender.is_unspecified() && to_us && arp[7] == 1 {
+    if out.net.local_index(sender.into()).is_some() {
+        out.conflict(sender.into(), mac);
+        return Ok(());
+    }
+    if !crate::config::is_host_v4(sender) {
+        // A test for a taken address (sender 0).
+        let asked = sender.is_unspecified() && to_us && arp[7] == 1 && mac != out.net.info.mac;
+        if asked && out.net.icmp_rate.take(out.now) {
             out.arp(2, mac, target, mac, sender);
         }
         return Ok(());
@@ -118,6 +128,17 @@ pub(crate) fn icmpv6<T: LinkTx>(out: &mut Out<'_, T>, ip: &Ip<'_>) -> Result<Opt
             return Ok(None);
         }
         (135 | 136, 0) => return discovery(out, ip, message).map(|()| None),
+        (130, 0) => {
+            // RFC 3810 §5.1.14: only from this link. Answered at once, not after a random time.
+            let IpAddr::V6(src) = ip.src else { return Err(Drop::Malformed) };
+            if ip.hop_limit != 1 || !src.is_unicast_link_local() {
+                return Err(Drop::Malformed);
+            }
+            if out.net.icmp_rate.take(out.now) {
+                out.report_groups(MODE_IS_EXCLUDE);
+            }
+            return Ok(None);
+        }
         (2, 0) => {
             let mtu = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
             Trouble::TooBig(u16::try_from(mtu).unwrap_or(u16::MAX))
@@ -182,10 +203,11 @@ fn discovery<T: LinkTx>(out: &mut Out<'_, T>, ip: &Ip<'_>, message: &[u8]) -> Re
     let options = message.get(24..).unwrap_or(&[]);
     let IpAddr::V6(src) = ip.src else { return Err(Drop::Malformed) };
     if message[0] == 136 {
-        if let Some(mac) = link_address(options, 2)
-            && out.net.local_index(target.into()).is_none()
-        {
-            out.learned(target.into(), mac, false);
+        if let Some(mac) = link_address(options, 2) {
+            match out.net.local_index(target.into()) {
+                Some(_) => out.conflict(target.into(), mac),
+                None => out.learned(target.into(), mac, false),
+            }
         }
         return Ok(());
     }

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use hioload_core::Now;
@@ -14,12 +15,18 @@ use crate::checksum::Sum;
 use crate::config::{ADDRESSES_MAX, Address, StackConfig};
 use crate::counters::StackCounters;
 use crate::frame::{self, Bare, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, TCP};
+use crate::icmp::CHANGE_TO_EXCLUDE;
 use crate::link::{LinkInfo, LinkTx, TxMeta};
 use crate::live::{Live, Sent};
 use crate::neighbor::{Lookup, Mac, Neighbors};
 use crate::rate::Bucket;
 use crate::secret::Secret;
 use crate::trace::Trace;
+
+/// RFC 4291 §2.7.1.
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+/// RFC 5227 §1.1, DEFEND_INTERVAL.
+const DEFEND_EVERY: Duration = Duration::from_secs(10);
 
 /// The state below TCP.
 pub(crate) struct Net {
@@ -33,6 +40,8 @@ pub(crate) struct Net {
     pub(crate) icmp_rate: Bucket,
     pub(crate) reset_rate: Bucket,
     pub(crate) trace: Option<Trace>,
+    /// Until when no address is defended again.
+    defended_until: Option<Now>,
     /// Where a packet goes for which the link has no room.
     nowhere: Box<[u8]>,
 }
@@ -55,6 +64,7 @@ impl Net {
             icmp_rate: Bucket::new(config.icmp_per_second),
             reset_rate: Bucket::new(config.resets_per_second),
             trace: None,
+            defended_until: None,
             nowhere: vec![0; usize::from(info.mtu)].into(),
         }
     }
@@ -310,29 +320,107 @@ impl<'a, T: LinkTx> Out<'a, T> {
     }
 
     /// Sends a neighbour discovery message.
-    pub(crate) fn icmpv6(&mut self, from: Ipv6Addr, to: Ipv6Addr, mac: Mac, message: [u8; 32]) {
-        self.frame(mac, ETHERTYPE_IPV6, 72, |packet| {
+    pub(crate) fn icmpv6<const N: usize>(
+        &mut self,
+        from: Ipv6Addr,
+        to: Ipv6Addr,
+        mac: Mac,
+        message: [u8; N],
+    ) {
+        self.frame(mac, ETHERTYPE_IPV6, 40 + N, |packet| {
             frame::write_ip(packet, from.into(), to.into(), frame::ICMPV6, 255);
             packet[40..].copy_from_slice(&message);
-            let sum = Sum::pseudo(from.into(), to.into(), frame::ICMPV6, 32).add(&packet[40..]);
+            let sum = Sum::pseudo(from.into(), to.into(), frame::ICMPV6, N as u16);
+            let sum = sum.add(&packet[40..]);
             packet[42..44].copy_from_slice(&sum.finish().to_be_bytes());
         });
     }
 
-    /// Tells everybody on the link where our addresses are (RFC 5227 §3, RFC 4861 §7.2.6).
+    /// The first words: whether anybody has our addresses already, which groups we listen to, and
+    /// where our addresses are. Nobody waits for an answer: the addresses are the operator's word,
+    /// and who contradicts is counted ([`Out::conflict`]).
     pub(crate) fn announce(&mut self) {
-        let mac = self.net.info.mac;
+        self.net.defended_until = Some(self.now.after(DEFEND_EVERY));
+        self.report_groups(CHANGE_TO_EXCLUDE);
         for index in 0..self.net.locals.len() {
-            match self.net.local_ip(index as u8) {
-                IpAddr::V4(ip) => self.arp(1, [255; 6], ip, [0; 6], ip),
-                IpAddr::V6(ip) => {
-                    let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-                    // Override, unsolicited, with the target link-layer address option.
-                    let message = crate::icmp::neighbor_message(136, 0x20, ip, 2, mac);
-                    self.icmpv6(ip, all, multicast_mac(all), message);
-                }
+            let ip = self.net.local_ip(index as u8);
+            match ip {
+                // RFC 5227 §2.1.1: a probe is from nobody.
+                IpAddr::V4(ip) => self.arp(1, [255; 6], Ipv4Addr::UNSPECIFIED, [0; 6], ip),
+                IpAddr::V6(ip) => self.probe(ip),
+            }
+            self.announce_one(ip);
+        }
+    }
+
+    /// RFC 4862 §5.4.2: a solicitation from nobody, without the link-layer address option.
+    fn probe(&mut self, ip: Ipv6Addr) {
+        let to = solicited_node(ip);
+        let mut message = [0u8; 24];
+        message[0] = 135;
+        message[8..].copy_from_slice(&ip.octets());
+        self.icmpv6(Ipv6Addr::UNSPECIFIED, to, multicast_mac(to), message);
+    }
+
+    /// Tells everybody on the link where an address of ours is (RFC 5227 §3, RFC 4861 §7.2.6).
+    fn announce_one(&mut self, ip: IpAddr) {
+        let mac = self.net.info.mac;
+        match ip {
+            IpAddr::V4(ip) => self.arp(1, [255; 6], ip, [0; 6], ip),
+            IpAddr::V6(ip) => {
+                // Override, unsolicited, with the target link-layer address option.
+                let message = crate::icmp::neighbor_message(136, 0x20, ip, 2, mac);
+                self.icmpv6(ip, ALL_NODES, multicast_mac(ALL_NODES), message);
             }
         }
+    }
+
+    /// Another station says that it has an address of ours. It is counted, and the address defended
+    /// by announcing it again (RFC 5227 §2.4), once in 10 s at most, and not in the first 10 s:
+    /// who was there before us isn't chased away.
+    pub(crate) fn conflict(&mut self, ip: IpAddr, mac: Mac) {
+        if mac == self.net.info.mac {
+            return;
+        }
+        self.net.counters.address_conflicts_total.inc();
+        if self.net.defended_until.is_some_and(|until| self.now >= until) {
+            self.net.defended_until = Some(self.now.after(DEFEND_EVERY));
+            self.announce_one(ip);
+        }
+    }
+
+    /// Tells switches and routers to which solicited-node groups we listen (RFC 3810 §5.2): from a
+    /// link-local address where there is one, else from nobody, which snooping switches understand.
+    pub(crate) fn report_groups(&mut self, record: u8) {
+        let v6 = |local: &Address| match local.ip {
+            IpAddr::V6(ip) => Some(ip),
+            IpAddr::V4(_) => None,
+        };
+        let own: ArrayVec<Ipv6Addr, ADDRESSES_MAX> =
+            self.net.locals.iter().filter_map(v6).collect();
+        if own.is_empty() {
+            return;
+        }
+        let from = own.iter().copied().find(Ipv6Addr::is_unicast_link_local);
+        let from = from.unwrap_or(Ipv6Addr::UNSPECIFIED);
+        let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+        let len = 40 + 8 + 8 + 20 * own.len();
+        self.frame(multicast_mac(to), ETHERTYPE_IPV6, len, |packet| {
+            frame::write_ip(packet, from.into(), to.into(), 0, 1);
+            // Router alert (RFC 2711), padded.
+            packet[40..48].copy_from_slice(&[frame::ICMPV6, 0, 5, 2, 0, 0, 1, 0]);
+            let message = &mut packet[48..];
+            message.fill(0);
+            message[0] = 143;
+            message[7] = own.len() as u8;
+            for (entry, ip) in message[8..].chunks_exact_mut(20).zip(&own) {
+                entry[0] = record;
+                entry[4..].copy_from_slice(&solicited_node(*ip).octets());
+            }
+            let sum = Sum::pseudo(from.into(), to.into(), frame::ICMPV6, message.len() as u16);
+            let sum = sum.add(message).finish();
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+        });
     }
 }
 

@@ -1,7 +1,8 @@
 //! Two stacks and a hostile wire, from a seed: every byte arrives in order at both ends, every
 //! connection ends as both sides meant it, and all memory is given back.
 //!
-//! `HIOLOAD_SEED=n` replays one seed; `HIOLOAD_SEEDS=n` runs as many.
+//! `HIOLOAD_SEED=n` replays one seed; `HIOLOAD_SEEDS=n` runs as many, from that one or from 0;
+//! `HIOLOAD_TRACE=1` shows the segments.
 
 mod common;
 
@@ -11,6 +12,9 @@ use hioload_stack::StackConfig;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
+
+/// Seeds of a run that isn't told otherwise.
+const SEEDS: u64 = 3000;
 
 fn env(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -179,10 +183,9 @@ fn simulate(seed: u64) -> (Now, [u64; 4]) {
 
 #[test]
 fn every_byte_arrives_in_order_whatever_the_wire_does() {
-    let (first, count) = match env("HIOLOAD_SEED") {
-        Some(seed) => (seed, 1),
-        None => (0, env("HIOLOAD_SEEDS").unwrap_or(2000)),
-    };
+    let (seed, seeds) = (env("HIOLOAD_SEED"), env("HIOLOAD_SEEDS"));
+    let first = seed.unwrap_or(0);
+    let count = seeds.unwrap_or(if seed.is_some() { 1 } else { SEEDS });
     for seed in first..first + count {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
             eprintln!("seed {seed} failed; HIOLOAD_SEED={seed} replays it");

@@ -33,6 +33,32 @@ fn fragments_are_refused() {
     assert_eq!(script.stack.counters().snapshot().drop_fragment_total, 1);
 }
 
+#[test]
+fn fragments_and_extension_headers_of_ipv6_are_refused() {
+    let mut script = Script::with(true, config(1));
+    let mut segment = vec![0x13, 0x88, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, SYN, 9, 0, 0, 0, 0, 0];
+    segment[16..18].fill(0);
+    for (kind, header) in [
+        (44, [6, 0, 0, 1, 0, 0, 0, 9]),
+        (0, [6, 0, 5, 2, 0, 0, 1, 0]),
+        (0, [6, 0, 1, 4, 0, 0, 0, 0]),
+        (43, [6, 0, 0, 0, 0, 0, 0, 0]),
+        (60, [6, 0, 1, 4, 0, 0, 0, 0]),
+    ] {
+        let plain = packet(ip(true, 0), ip(true, 1), 6, 64, &segment, 16);
+        let mut packet = plain[..40].to_vec();
+        packet[5] += 8;
+        packet[6] = kind;
+        packet.extend(header);
+        packet.extend(&plain[40..]);
+        script.ip(&packet);
+        script.turn();
+    }
+    assert_eq!(script.take(), []);
+    let counters = script.stack.counters().snapshot();
+    assert_eq!((counters.drop_fragment_total, counters.drop_protocol_total), (1, 4));
+}
+
 /// A router says that packets of ours are too big.
 fn too_big(script: &mut Script, seq: u32, mtu: u16) {
     let mut quoted = vec![0, 80];
@@ -71,6 +97,35 @@ fn a_lower_path_mtu_is_believed_where_it_quotes_what_is_in_flight() {
         let floor = if v6 { 1280 } else { 576 };
         assert_eq!(script.stack.stats(script.id()).unwrap().path_mtu, floor);
     }
+}
+
+#[test]
+fn a_larger_path_mtu_is_tried_again_after_ten_minutes() {
+    let mut script = Script::with(false, StackConfig { freeze_after: None, ..config(1) });
+    script.open();
+    let full = |script: &mut Script| {
+        script.say(&[5; 1800]);
+        let sent = script.take();
+        script.ack = script.ack.wrapping_add(1800);
+        script.send(ACK, &[]);
+        // Whatever the congestion window left for later.
+        script.take();
+        (sent[0].seq, sent[0].data.len())
+    };
+    assert_eq!(full(&mut script).1, 1460);
+    script.say(&[5; 1800]);
+    let first = script.take().remove(0);
+    too_big(&mut script, first.seq, 1280);
+    script.wait(ms(1100));
+    script.take();
+    script.ack = script.ack.wrapping_add(1800);
+    script.send(ACK, &[]);
+    script.take();
+    script.wait(Duration::from_secs(590));
+    assert_eq!(full(&mut script).1, 1240);
+    script.wait(Duration::from_secs(11));
+    script.introduce();
+    assert_eq!(full(&mut script).1, 1460);
 }
 
 #[test]

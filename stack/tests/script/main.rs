@@ -6,7 +6,10 @@ mod common;
 mod peer;
 
 mod below_tcp;
+mod discovery;
 mod freezing;
+mod opening;
+mod options;
 mod rfc4987;
 mod rfc5681;
 mod rfc5961;

@@ -60,7 +60,9 @@ pub struct Script {
     pub stack: Stack<SimLink>,
     pub seen: Seen,
     pub v6: bool,
+    /// The peer's port, and the stack's.
     pub port: u16,
+    pub local: u16,
     /// Our next sequence number, and what we acknowledge.
     pub seq: u32,
     pub ack: u32,
@@ -68,22 +70,29 @@ pub struct Script {
 }
 
 impl Script {
-    pub fn with(v6: bool, config: StackConfig) -> Script {
-        let wire = Wire::new(1, Faults::default());
+    /// A stack that hasn't said anything yet.
+    pub fn on(wire: Rc<RefCell<Wire>>, v6: bool, config: StackConfig) -> Script {
         let stack =
             Stack::new(SimLink::new(&wire, 1, 1500, Offloads::default()), &config, Now::ZERO)
                 .unwrap();
-        wire.borrow_mut().log = Some(Vec::new());
-        let mut script = Script {
+        Script {
             wire,
             stack,
             seen: Seen::default(),
             v6,
             port: 5000,
+            local: 80,
             seq: 1000,
             ack: 0,
             window: 20_000,
-        };
+        }
+    }
+
+    /// A stack that listens on port 80 and knows us.
+    pub fn with(v6: bool, config: StackConfig) -> Script {
+        let wire = Wire::new(1, Faults::default());
+        wire.borrow_mut().log = Some(Vec::new());
+        let mut script = Script::on(wire, v6, config);
         script.stack.listen(80).unwrap();
         script.introduce();
         script
@@ -125,7 +134,7 @@ impl Script {
     pub fn raw(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8], data: &[u8]) {
         let mut tcp = Vec::new();
         tcp.extend(self.port.to_be_bytes());
-        tcp.extend(80u16.to_be_bytes());
+        tcp.extend(self.local.to_be_bytes());
         tcp.extend(seq.to_be_bytes());
         tcp.extend(ack.to_be_bytes());
         tcp.extend([(20 + options.len() as u8) << 2, flags]);
@@ -230,6 +239,20 @@ impl Script {
             _ => None,
         });
         opened.unwrap()
+    }
+
+    /// The stack connects to the peer's port. Returns its SYN; its port is ours to answer to.
+    pub fn connect(&mut self) -> Seg {
+        let to = SocketAddr::new(ip(self.v6, 0), self.port);
+        self.stack.connect(to).unwrap();
+        self.turn();
+        let at = 14 + if self.v6 { 40 } else { 20 };
+        let log = self.wire.borrow().log.clone().unwrap();
+        let syn = &log.last().unwrap().1[at..];
+        self.local = u16::from_be_bytes([syn[0], syn[1]]);
+        let syn = self.one();
+        self.ack = syn.seq.wrapping_add(1);
+        syn
     }
 
     pub fn say(&mut self, data: &[u8]) {

@@ -278,3 +278,26 @@ fn a_connection_of_ours_is_refused_by_a_reset() {
     script.turn();
     assert_eq!(script.seen.events, [Event::Closed(id, Gone::Reset)]);
 }
+
+#[test]
+fn a_peer_is_asked_where_it_is_without_a_byte_of_garbage() {
+    let mut script = Script::new();
+    script.open();
+    script.say(&[7; 1800]);
+    let sent = script.take();
+    assert_eq!(sent.len(), 2);
+    // The window closes over what is in flight, and opens as far as that reaches: smoltcp is left
+    // without a timer, and with SND.NXT beyond what the peer has.
+    script.ack += 1460;
+    script.window = 0;
+    script.send(ACK, &[]);
+    script.window = 340;
+    script.send(ACK, &[]);
+    let asked = script.one();
+    assert_eq!((asked.flags, asked.seq, asked.data.len()), (ACK, script.ack - 1, 0));
+    for _ in 0..3 {
+        script.send(ACK, &[]);
+    }
+    let again = script.take().pop().unwrap();
+    assert_eq!((again.seq, again.data.len()), (script.ack, 340));
+}
