@@ -59,6 +59,9 @@ pub struct StackConfig {
     pub neighbors_max: usize,
     /// Back memory by hugepages where there are any.
     pub hugepages: bool,
+    /// Most bytes that sockets and rings of connections may take. Past it a SYN isn't answered, and
+    /// connections don't thaw.
+    pub memory_max_bytes: u64,
     /// NUMA node for the memory.
     pub node: Option<u32>,
 }
@@ -84,6 +87,7 @@ impl Default for StackConfig {
             icmp_per_second: 1000,
             neighbors_max: 512,
             hugepages: true,
+            memory_max_bytes: u64::MAX,
             node: None,
         }
     }

@@ -74,6 +74,8 @@ pub(crate) struct Slots {
     huge: bool,
     node: Option<u32>,
     bytes: usize,
+    /// Most bytes that may be mapped.
+    max_bytes: u64,
 }
 
 /// Asks the processor to fetch the line of a value that will be needed soon.
@@ -124,8 +126,8 @@ impl Class {
 }
 
 impl Slots {
-    pub(crate) fn new(huge: bool, node: Option<u32>) -> Slots {
-        Slots { classes: RING_BYTES.map(Class::new), huge, node, bytes: 0 }
+    pub(crate) fn new(huge: bool, node: Option<u32>, max_bytes: u64) -> Slots {
+        Slots { classes: RING_BYTES.map(Class::new), huge, node, bytes: 0, max_bytes }
     }
 
     /// Bytes mapped.
@@ -191,6 +193,9 @@ impl Slots {
         let class = &mut self.classes[class];
         let most = (1u32 << CLASS_SHIFT) >> class.shift;
         if class.vacant.is_empty() && class.chunks.len() as u32 + 1 >= most {
+            return None;
+        }
+        if (self.bytes + CHUNK_BYTES) as u64 > self.max_bytes {
             return None;
         }
         let region = Region::map(CHUNK_BYTES, self.huge, self.node).ok()?;
@@ -395,7 +400,7 @@ mod tests {
 
     #[test]
     fn slots_are_reused_and_chunks_go_back() {
-        let mut slots = Slots::new(false, None);
+        let mut slots = Slots::new(false, None, u64::MAX);
         for class in 0..3 {
             let before = slots.bytes();
             let taken: Vec<u32> =
@@ -418,7 +423,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "vacant")]
     fn a_vacant_slot_is_not_reached() {
-        let mut slots = Slots::new(false, None);
+        let mut slots = Slots::new(false, None, u64::MAX);
         let slot = slots.insert(0, live(0)).unwrap();
         let _other = slots.insert(0, live(1)).unwrap();
         slots.remove(slot);

@@ -193,7 +193,7 @@ impl<L: Link> Stack<L> {
             }
             self.tcp.segment(*tuple, *hash, segment, &mut out);
         }
-        self.tcp.advance(now);
+        self.tcp.advance(out.net, now);
         count
     }
 

@@ -110,9 +110,15 @@ impl TxTurn<'_> {
 
     fn offer(&mut self, id: ConnId, bytes: &[u8], whole: bool) -> Offer {
         let Some((index, slot)) = self.thawed(id) else {
-            let known = self.lending.with(|table| table.conns.index(id).is_some());
+            let (core, now) = (&mut *self.core, self.now);
             // Known, but frozen and no memory to thaw it: the user keeps the output.
-            return if known { Offer::Part(0) } else { Offer::Taken };
+            return self.lending.with(|table| match table.conns.index(id) {
+                Some(index) => {
+                    core.await_memory(table, index, now);
+                    Offer::Part(0)
+                }
+                None => Offer::Taken,
+            });
         };
         let (now, can_grow) = (self.now, self.core.isn_known);
         let (offer, first) = self.lending.with(|table| {
@@ -126,7 +132,7 @@ impl TxTurn<'_> {
                     taken = socket.send_slice(bytes).unwrap_or(0);
                 }
                 if taken < bytes.len() {
-                    want(live, slot, bytes.len() - taken);
+                    want(live, slot, bytes.len() - taken, whole);
                     if can_grow && !live.restless && live.wish_class > Slots::class(slot) {
                         live.growing = live.growing.or(Some(now));
                     }
@@ -157,11 +163,16 @@ impl TxTurn<'_> {
     }
 }
 
-/// Output found no room: it waits for as much, and for larger rings where these never have it.
-fn want(live: &mut Live, slot: u32, bytes: usize) {
+/// What a segment carries at least where the peer doesn't say more (RFC 9293 §3.7.1).
+const MSS_LEAST: usize = 536;
+
+/// Output found no room: it waits for as much, or where it may be sent in pieces, for a segment's
+/// worth; and for larger rings where these never have it.
+fn want(live: &mut Live, slot: u32, bytes: usize, whole: bool) {
     let class = Slots::class(slot);
     let capacity = RING_BYTES[usize::from(class)];
-    live.wanted = bytes.min(capacity) as u32;
+    let piece = if whole { bytes } else { bytes.min(MSS_LEAST.max(live.peer_mss.into())) };
+    live.wanted = piece.min(capacity) as u32;
     let fits = RING_BYTES.iter().position(|&ring| ring >= bytes).unwrap_or(RING_BYTES.len() - 1);
     // A queue that is full in small rings is a sign as well.
     let larger = fits.max(usize::from(class) + 1).min(RING_BYTES.len() - 1);

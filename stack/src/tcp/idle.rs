@@ -3,8 +3,10 @@
 //! What can be answered without a socket (keep-alives, resets, challenges) is answered from the
 //! record. Anything else thaws it first.
 
-use hioload_core::Now;
 use std::net::IpAddr;
+use std::time::Duration;
+
+use hioload_core::Now;
 
 use super::input::{Edges, Verdict};
 use super::{Core, Tcp};
@@ -43,6 +45,19 @@ impl Tcp {
         self.core.counters.freezes_total.inc();
         self.core.counters.frozen.add(1);
         self.core.counters.slab_bytes.set(self.table.slots.bytes() as u64);
+    }
+
+    /// The timer of a frozen connection whose user has output for it.
+    pub(super) fn retry_thaw(&mut self, index: u32, local: IpAddr, now: Now) {
+        // The key died with the firing, and says that output waits.
+        let (table, core) = (&mut self.table, &mut self.core);
+        if core.thaw(table, index, local, now) {
+            let slot = table.conns.at(index).live;
+            table.slots.live_mut(slot).wanted = 1;
+            self.mark_dirty(index);
+        } else {
+            core.await_memory(table, index, now);
+        }
     }
 
     /// Gives a frozen connection a socket again.
@@ -144,16 +159,32 @@ impl Tcp {
     }
 }
 
+/// How often a frozen connection with output tries to get memory.
+const MEMORY_EVERY: Duration = Duration::from_millis(20);
+
 impl Core {
+    /// The user has output for a frozen connection, and there is no memory to thaw it: it is tried
+    /// again, and `Writable` follows. A timer on a frozen connection means that, and nothing else.
+    pub(crate) fn await_memory(&mut self, table: &mut Table, index: u32, now: Now) {
+        let timer = &mut table.conns.at_mut(index).timer;
+        if timer.is_none() {
+            self.counters.drop_no_memory_total.inc();
+            *timer = Some(self.wheel.insert(now.after(MEMORY_EVERY), index));
+        }
+    }
+
     /// Gives a frozen connection a socket; false where there is no memory.
     pub(crate) fn thaw(&mut self, table: &mut Table, index: u32, local: IpAddr, now: Now) -> bool {
         let conn = table.conns.at(index);
         let (tuple, record) = (conn.tuple, conn.record);
         let Some(slot) = self.revive(table, &tuple, local, &record, now) else { return false };
-        table.slots.live_mut(slot).conn = index;
         let conn = table.conns.at_mut(index);
         conn.phase = Phase::Live;
         conn.live = slot;
+        let live = table.slots.live_mut(slot);
+        live.conn = index;
+        // Output was refused while there was no memory: any room is news.
+        live.wanted = u32::from(conn.timer.is_some());
         self.counters.thaws_total.inc();
         self.counters.frozen.sub(1);
         self.counters.slab_bytes.set(table.slots.bytes() as u64);

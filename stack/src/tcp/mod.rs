@@ -33,7 +33,7 @@ use crate::device::{Capture, capabilities};
 use crate::flow::FlowTable;
 use crate::frame::{ACK, Bare, Segment};
 use crate::link::{LinkInfo, LinkTx};
-use crate::net::Out;
+use crate::net::{Net, Out};
 use crate::secret::Secret;
 use crate::slots::Slots;
 use crate::{Accepting, Gone};
@@ -122,7 +122,7 @@ impl Tcp {
         Ok(Tcp {
             table: Table {
                 conns: Conns::new(config.connections_max),
-                slots: Slots::new(config.hugepages, config.node),
+                slots: Slots::new(config.hugepages, config.node, config.memory_max_bytes),
             },
             core: Core {
                 config: config.clone(),
@@ -149,7 +149,7 @@ impl Tcp {
     }
 
     /// Lets timers fire.
-    pub(crate) fn advance(&mut self, now: Now) {
+    pub(crate) fn advance(&mut self, net: &Net, now: Now) {
         let mut fired = std::mem::take(&mut self.core.fired);
         self.core.wheel.advance(now, TIMERS_MAX, &mut |index| fired.push(index));
         for index in fired.drain(..) {
@@ -163,7 +163,11 @@ impl Tcp {
                     self.mark_dirty(index);
                 }
                 Phase::TimeWait => self.forget_time_wait(index),
-                Phase::Frozen | Phase::Free => {}
+                Phase::Frozen => {
+                    let local = net.local_ip(conn.tuple.local);
+                    self.retry_thaw(index, local, now);
+                }
+                Phase::Free => {}
             }
         }
         self.core.fired = fired;
