@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Measures `hioload-ws serve` beside echo servers on other libraries and a bare epoll loop, in
 # interleaved rounds on this machine's loopback, and writes a table. Nothing else should run
-# meanwhile; with the defaults it takes about an hour.
+# meanwhile; with the defaults it takes about three quarters of an hour. It can be done in parts,
+# and what a limit or a signal cut short goes on with --resume:
 #
-#   scripts/side-by-side.sh [--rounds N] [--quick] [--out FILE] [--uws PATH] [--no-build] ...
+#   scripts/side-by-side.sh --rows ' (1|50|500), ' --limit 30
+#   scripts/side-by-side.sh --rows ' 5000, ' --limit 25 --resume
+#   python3 scripts/side_by_side_table.py target/side-by-side.json docs    # the tables in docs/
 #
+# The second command adds its rows to those of the first. --uws PATH takes a uWebSockets server in.
 # --help names all options. Needs Linux, taskset, Python 3 and two cores: the server has core 0,
 # the client (`hioload-ws bench`) core 1.
 set -euo pipefail
@@ -16,7 +20,7 @@ build=1 arguments=()
 for argument in "$@"; do
     case $argument in
     --no-build) build=0 ;;
-    -h | --help) build=0 && arguments+=("$argument") ;;
+    -h | --help | --list) build=0 && arguments+=("$argument") ;;
     *) arguments+=("$argument") ;;
     esac
 done

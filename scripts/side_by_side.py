@@ -5,6 +5,7 @@ round in a JSON file, from which side_by_side_table.py makes the table."""
 import argparse
 import contextlib
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -28,8 +29,8 @@ SIZES = (20, 1024, 16384)  # bytes
 CONNECTIONS = (1, 50, 500, 5000)
 DEPTHS = (1, 16)
 IDLE = (2000, 8000)  # connections
-IDLE_ROUNDS = 5  # it hardly varies
-IDLE_HOLD_S = 2
+IDLE_ROUNDS = 3  # it hardly varies
+IDLE_HOLD_S = 1
 START_LIMIT_S = 5
 RAMP_LIMIT_S = 60  # for the generator to connect, and to end after its window
 SPARE_DESCRIPTORS = 64
@@ -63,7 +64,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="side-by-side.sh", description=__doc__)
     parser.add_argument("--rounds", type=int, help="interleaved rounds [15; with --quick 3]")
     parser.add_argument("--quick", action="store_true", help="1 and 50 connections, short windows")
-    parser.add_argument("--duration", type=float, help="measured seconds a run [1; quick 0.5]")
+    parser.add_argument("--duration", type=float, help="measured seconds a run [0.7; quick 0.5]")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the table; the raw rounds "
                         "go beside it as .json [target/side-by-side.md]")
     parser.add_argument("--uws", metavar="PATH",
@@ -74,6 +75,9 @@ def arguments():
     parser.add_argument("--no-idle", action="store_true", help="leave out the memory measurement")
     parser.add_argument("--limit", type=float, default=180, metavar="MINUTES",
                         help="ends after so long with the rounds there are [180]")
+    parser.add_argument("--resume", action="store_true",
+                        help="add to the rounds that --out has: what it holds isn't measured "
+                        "again, what failed or is missing is; with other --rows it grows by them")
     parser.add_argument("--list", action="store_true", help="print servers and rows, run nothing")
     parser.add_argument("--server-core", type=int, default=0)
     parser.add_argument("--client-core", type=int, default=1)
@@ -83,7 +87,7 @@ def arguments():
     parser.add_argument("--peers", type=Path, required=True, metavar="DIR", help="their binaries")
     args = parser.parse_args()
     args.rounds = args.rounds or (3 if args.quick else 15)
-    args.duration = args.duration or (0.5 if args.quick else 1.0)
+    args.duration = args.duration or (0.5 if args.quick else 0.7)
     args.out = args.out or args.repo / "target/side-by-side.md"
     return args
 
@@ -304,6 +308,44 @@ def command_line():
     return shlex.join(shown)
 
 
+def binaries(args, servers):
+    """What each server's program is, so that no two versions come together in one record."""
+    found = {}
+    for server in servers:
+        program = Path(server.command[0])
+        if program.is_file():
+            found[server.name] = hashlib.sha256(program.read_bytes()).hexdigest()[:16]
+    return found
+
+
+def resumed(args, record):
+    """Takes over what the record at `--out` holds. It must be of the same programs and windows."""
+    raw = args.out.with_suffix(".json")
+    if not raw.exists():
+        return
+    try:
+        held = json.loads(raw.read_text())
+    except ValueError as error:
+        sys.exit(f"side-by-side: --resume: {raw} is not JSON ({error}); remove it to begin anew")
+    for key in ("binaries", "duration_s", "idle_connections"):
+        was, now = held.get(key), json.loads(json.dumps(record[key]))
+        if isinstance(was, dict):
+            # A run may leave servers out.
+            now = {name: now.get(name, value) for name, value in was.items()}
+        if was != now:
+            sys.exit(f"side-by-side: --resume: {raw} was measured with other {key}; "
+                     "leave out --resume, or name another --out")
+    record["binaries"] = held["binaries"] | record["binaries"]
+    record["runs"] = [run for run in held["runs"] if "failed" not in run]
+    record["commands"] = held["commands"] + record["commands"]
+    measured = {str(Row(*run["row"])) for run in record["runs"] if run["row"]}
+    record["skipped"] = {what: why for what, why in (held["skipped"] | record["skipped"]).items()
+                         if what not in measured}
+    record["servers"] = list(dict.fromkeys(held["servers"] + record["servers"]))
+    for key in ("date", "machine", "versions"):
+        record[key] = held[key]
+
+
 def check(args, servers):
     """What would make every run fail is said before the first."""
     cores = {args.server_core, args.client_core}
@@ -351,6 +393,7 @@ def rounds(args, servers, rows, record):
     """All rounds: each takes every row, each row every server, in an order that turns."""
     deadline = time.monotonic() + args.limit * 60
     idle = not args.no_idle and max(IDLE) + SPARE_DESCRIPTORS <= record["descriptors"]
+    done = {(run["round"], run["server"], str(run["row"])) for run in record["runs"]}
     for number in range(args.rounds):
         turn = number % len(servers)
         order = servers[turn:] + servers[:turn]
@@ -359,10 +402,12 @@ def rounds(args, servers, rows, record):
             work += [(server, None) for server in order]
         began = time.monotonic()
         for server, row in work:
-            if time.monotonic() > deadline:
-                raise Stop(f"the limit of {args.limit:g} minutes is over")
             entry = {"round": number, "server": server.name,
                      "row": row and [row.size, row.connections, row.depth]}
+            if (number, server.name, str(entry["row"])) in done:
+                continue
+            if time.monotonic() > deadline:
+                raise Stop(f"the limit of {args.limit:g} minutes is over")
             try:
                 entry |= measure(args, server, row) if row else measure_idle(args, server)
             except Failed as failure:
@@ -370,7 +415,9 @@ def rounds(args, servers, rows, record):
                 say(f"  {server.name}, {row or 'idle'}: {failure}")
             record["runs"].append(entry)
         write(args, record)  # what has been measured outlives whatever ends the next round
-        say(f"round {number + 1} of {args.rounds}: {time.monotonic() - began:.0f} s")
+        took = time.monotonic() - began
+        left = min(took * (args.rounds - number - 1), deadline - time.monotonic())
+        say(f"round {number + 1} of {args.rounds}: {took:.0f} s; about {left / 60:.0f} min left")
 
 
 def main():
@@ -400,14 +447,17 @@ def main():
         say(f"skipped: {what}: {why}")
 
     record = {
-        "command": command_line(), "date": datetime.date.today().isoformat(),
+        "commands": [command_line()], "date": datetime.date.today().isoformat(),
         "machine": machine(), "versions": versions(args), "descriptors": descriptors,
         "duration_s": args.duration, "idle_connections": IDLE, "skipped": skipped,
         "servers": [server.name for server in servers], "ended": None, "runs": [],
+        "binaries": binaries(args, servers),
     }
     if record["machine"]["load_average"] > 0.5:
         say(f"load average {record['machine']['load_average']:.1f}: something else runs here, "
             "and will show in the figures")
+    if args.resume:
+        resumed(args, record)
     status = 0
     try:
         check(args, servers)

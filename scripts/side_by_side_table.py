@@ -1,6 +1,9 @@
-"""Makes the Markdown table of a side-by-side run out of its raw rounds.
+"""Makes the Markdown tables of a side-by-side run out of its raw rounds.
 
-    python3 scripts/side_by_side_table.py side-by-side.json > side-by-side.md
+    python3 scripts/side_by_side_table.py side-by-side.json          prints every figure
+    python3 scripts/side_by_side_table.py side-by-side.json docs     writes docs/side-by-side.md
+                                                                     and the table of
+                                                                     docs/benchmarks.md
 
 Every figure is the median over the rounds, with the first and third quartile behind it. The ratio
 to the floor is taken within each round first, so that what disturbs a whole round cancels out."""
@@ -8,11 +11,17 @@ to the floor is taken within each round first, so that what disturbs a whole rou
 import json
 import statistics
 import sys
+import textwrap
 from collections import Counter, defaultdict
+from pathlib import Path
 
 FLOOR = "bare-epoll"
 OURS = "hioload-ws"
 REASONS = 10  # that are shown; the raw rounds have all
+PEERS = ("fastwebsockets", "tokio-tungstenite", "yawc")  # of the short table
+# What is between these lines of docs/benchmarks.md is written anew.
+BEGIN = "<!-- from here: scripts/side_by_side_table.py -->"
+END = "<!-- to here: scripts/side_by_side_table.py -->"
 BUSY = 0.1  # a client with less idle time than this share may be what limits the rate
 
 
@@ -39,9 +48,12 @@ def size_name(size):
 def header(record):
     machine, versions = record["machine"], record["versions"]
     names = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    count = 1 + max(run["round"] for run in record["runs"])
+    rounds = Counter((run["server"], str(run["row"])) for run in record["runs"] if run["row"])
+    fewest, most = min(rounds.values(), default=0), max(rounds.values(), default=0)
+    count = f"{most}" if fewest == most else f"{fewest} to {most}"
+    commands = ", then ".join(f"`{command}`" for command in dict.fromkeys(record["commands"]))
     lines = [
-        f"`{record['command']}`, {record['date']}",
+        f"{commands}, {record['date']}",
         "",
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']} "
         f"{machine['kernel']}; load average {machine['load_average']:.1f} before the first round. "
@@ -157,11 +169,71 @@ def markdown(record):
     return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
+def short_row(row, of_row):
+    """One line of the short table: ours, and how the others compare with the floor."""
+    size, connections, depth = row
+    values = list(of_row[OURS].values())
+    cells = [size_name(size), f"{connections:,}", str(depth), str(len(values)),
+             cell([run["cpu_ns_per_message"] for run in values], ",.0f"),
+             cell(ratios(of_row, OURS, FLOOR), ".2f")]
+    for peer in PEERS:
+        paired = ratios(of_row, peer, FLOOR)
+        cells.append(format(statistics.median(paired), ".2f") if paired else "–")
+    middle = {key: statistics.median(run["latency_us"][key] for run in values)
+              for key in ("p50", "p99", "p99_9")}
+    cells += [format(statistics.median(run["rate"] for run in values), ",.0f"),
+              " / ".join(format(value, ",.0f") for value in middle.values())]
+    return f"| {' | '.join(cells)} |"
+
+
+def short(record):
+    """The table of docs/benchmarks.md, and a sentence on memory."""
+    runs, _ = grouped(record)
+    lines = [
+        "| payload | connections | depth | rounds | ours, CPU ns a message | × floor "
+        f"| {' | '.join(PEERS)} | ours, messages/s | p50 / p99 / p99.9 µs |",
+        "| --- | ---: | ---: | ---: | ---: | ---: " + "| ---: " * len(PEERS) + "| ---: | --- |",
+        *(short_row(row, runs[row]) for row in sorted(row for row in runs if row)
+          if runs[row].get(OURS)),
+        "",
+        textwrap.fill(
+            "Median over the rounds, first and third quartile in brackets; the columns of the "
+            "others are their CPU a message relative to the floor. "
+            "[side-by-side.md](side-by-side.md) has every figure of every server.", 100),
+    ]
+    slopes = {server: statistics.median(run["bytes_per_connection"] for run in of_round.values())
+              for server, of_round in runs.get(None, {}).items()}
+    if slopes:
+        low, high = record["idle_connections"]
+        told = ", ".join(f"{server} {slopes[server]:,.0f}" for server in record["servers"]
+                         if server in slopes)
+        lines += ["", textwrap.fill(
+            f"User memory (RssAnon) of one more idle connection, between {low:,} and {high:,} of "
+            f"them, in bytes: {told}.", 100)]
+    return "\n".join(lines)
+
+
+def write_docs(record, docs):
+    """Puts every figure into one page of `docs`, and the short table into another."""
+    page = docs / "benchmarks.md"
+    text = page.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        sys.exit(f"{page}: needs one line `{BEGIN}` and, below it, one `{END}`")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page.write_text(f"{before}{BEGIN}\n\n{short(record)}\n\n{END}{after}")
+    intro = "# Side by side: every figure\n\nSee [benchmarks.md](benchmarks.md) for what it says.\n"
+    (docs / "side-by-side.md").write_text(f"{intro}\n{markdown(record)}")
+
+
 def main():
-    if len(sys.argv) != 2:
-        sys.exit(__doc__.split("\n\n")[1].strip())
-    with open(sys.argv[1]) as file:
-        print(markdown(json.load(file)), end="")
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__.split("\n\n")[1])
+    record = json.loads(Path(sys.argv[1]).read_text())
+    if len(sys.argv) == 3:
+        write_docs(record, Path(sys.argv[2]))
+    else:
+        print(markdown(record), end="")
 
 
 if __name__ == "__main__":
