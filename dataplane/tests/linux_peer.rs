@@ -5,18 +5,19 @@ mod common;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use common::attacker::{ACK, Attacker, RST, SYN};
 use common::wire::Wire;
 use common::{Net, PORT, run, succeeds};
 use hioload_core::{Clock, MonotonicClock, Now};
 use hioload_dataplane::{StackConfig, Tap};
-use hioload_stack::sim::Faults;
-use hioload_stack::{ConnId, Event, Gone, Stack};
+use hioload_stack::sim::{Faults, Forged, Rng};
+use hioload_stack::{ConnId, Event, Gone, Link, Stack, StackCounters};
 use rustix::net::sockopt;
 
 /// The longest that a test waits for anything.
@@ -36,7 +37,10 @@ struct Seen {
 /// with a reset.
 struct Echo {
     net: Net,
+    /// Its station address.
+    mac: [u8; 6],
     seen: Arc<Seen>,
+    counters: Arc<StackCounters>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -48,11 +52,14 @@ impl Echo {
         let mut config = StackConfig { vlan, ..net.config() };
         change(&mut config);
         let wire = Wire::new(net.tap(), 7, faults, vlan);
+        let mac = wire.info().mac;
+        let (told, counters) = mpsc::channel();
         let mut server = Server { seen: seen.clone(), owed: HashMap::new(), ended: HashSet::new() };
         let flag = stop.clone();
         let thread = thread::spawn(move || {
             let clock = MonotonicClock::new();
             let mut stack = Stack::new(wire, &config, Now::ZERO).expect("a good config");
+            told.send(stack.counters()).expect("the test waits for it");
             stack.listen(PORT).expect("the first listener");
             while !flag.load(Ordering::Relaxed) {
                 stack.link_mut().pump();
@@ -67,7 +74,8 @@ impl Echo {
                 }
             }
         });
-        Echo { net, seen, stop, thread: Some(thread) }
+        let counters = counters.recv().expect("the server starts");
+        Echo { net, mac, seen, counters, stop, thread: Some(thread) }
     }
 
     fn plain() -> Echo {
@@ -390,4 +398,119 @@ fn a_port_that_nobody_listens_on_refuses() {
             .expect_err("nobody listens");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     }
+}
+
+/// Waits for the server between two bursts of an attack: on this device what it is too slow for
+/// would be lost, and attack nobody.
+fn breathe(echo: &Echo, sent: u64) {
+    let deadline = Instant::now() + Duration::from_millis(50);
+    while echo.counters.snapshot().segments_in_total + 500 < sent && Instant::now() < deadline {
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+#[test]
+fn a_syn_flood_takes_no_memory_and_the_kernels_clients_still_connect() {
+    const SYNS: u64 = 200_000;
+    let echo = Echo::start(Faults::default(), None, |config| config.half_open_max = 64);
+    let before = [echo.connect(false), echo.connect(true)];
+    for stream in &before {
+        exchange(stream, 1000);
+    }
+    let slab = echo.counters.snapshot().slab_bytes;
+    let flooding = AtomicBool::new(true);
+    let served = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut attacker = Attacker::on(&echo.net.interface());
+            let mut rng = Rng(5);
+            // Sources on the link and far away; the bound on rounds is that on lost frames.
+            for _ in 0..100_000 {
+                let seen = echo.counters.snapshot();
+                if seen.cookies_out_total >= SYNS {
+                    break;
+                }
+                for n in 0..64 {
+                    let (v6, near) = (n % 2 == 0, n % 4 < 2);
+                    let mut from = echo.net.ip(v6, 1);
+                    match &mut from {
+                        IpAddr::V4(ip) if near => {
+                            let [a, b, c, _] = ip.octets();
+                            *ip = [a, b, c, 3 + rng.below(250) as u8].into();
+                        }
+                        IpAddr::V4(ip) => *ip = (0xc612_0000 + rng.below(1 << 17) as u32).into(),
+                        IpAddr::V6(ip) => {
+                            let low = u128::from(rng.next());
+                            let net = if near { ip.to_bits() >> 64 } else { 0x2001_0db8_0000_0000 };
+                            *ip = (net << 64 | low).into();
+                        }
+                    }
+                    let from = (from, 1024 + rng.below(60_000) as u16).into();
+                    let (to, seq) = (echo.net.server(v6), rng.next() as u32);
+                    let to_mac = echo.mac;
+                    attacker.send(&Forged { to_mac, from, to, seq, ack: 0, flags: SYN, data: &[] });
+                }
+                attacker.flush();
+                breathe(&echo, seen.segments_in_total + 64);
+            }
+            flooding.store(false, Ordering::Relaxed);
+        });
+        let mut served = 0;
+        while flooding.load(Ordering::Relaxed) || served < 10 {
+            exchange(&echo.connect(served % 2 == 1), 300);
+            served += 1;
+        }
+        served
+    });
+    for stream in &before {
+        exchange(stream, 1000);
+    }
+    let after = echo.counters.snapshot();
+    eprintln!("SYN flood: {} SYNs, {served} clients served meanwhile", after.cookies_out_total);
+    assert!(after.cookies_out_total >= SYNS, "{after:?}");
+    assert!(after.cookies_good_total >= 1 && after.half_open <= 64, "{after:?}");
+    assert!(after.slab_bytes <= slab + (4 << 20), "{slab}, then {after:?}");
+    assert!(after.connections < 64 + 2 + served + 100, "{after:?}");
+}
+
+#[test]
+fn blind_resets_syns_and_data_end_no_connection_of_the_kernels() {
+    const ROUNDS: u64 = 12_000;
+    let echo = Echo::start(Faults::default(), None, |config| {
+        config.freeze_after = Some(Duration::from_millis(200));
+    });
+    let streams: Vec<_> = (0..8).map(|n| echo.connect(n % 2 == 1)).collect();
+    for stream in &streams {
+        exchange(stream, 1000);
+    }
+    let bytes = echo.seen.bytes.load(Ordering::Relaxed);
+    let mut attacker = Attacker::on(&echo.net.interface());
+    let mut rng = Rng(11);
+    let mut sent = echo.counters.snapshot().segments_in_total;
+    for round in 0..ROUNDS {
+        let flags = [RST, RST | ACK, SYN, ACK][round as usize % 4];
+        for stream in &streams {
+            // He knows everything but the sequence numbers.
+            let from = stream.local_addr().expect("connected");
+            let to = stream.peer_addr().expect("connected");
+            let (seq, ack) = (rng.next() as u32, rng.next() as u32);
+            let data: &[u8] = if flags == ACK { b"evil" } else { &[] };
+            attacker.send(&Forged { to_mac: echo.mac, from, to, seq, ack, flags, data });
+            sent += 1;
+        }
+        attacker.flush();
+        breathe(&echo, sent);
+        if round % 1000 == 0 {
+            // In the middle of it, too.
+            exchange(&streams[round as usize / 1000 % 8], 100);
+        }
+    }
+    let during = echo.counters.snapshot();
+    assert_eq!(echo.seen.bytes.load(Ordering::Relaxed), bytes + 1200, "nothing forged arrived");
+    for stream in &streams {
+        exchange(stream, 1000);
+    }
+    eprintln!("spray: {} of {sent} segments arrived", during.segments_in_total);
+    assert!(during.segments_in_total >= 80_000, "{during:?}");
+    assert_eq!((during.resets_in_total, echo.seen.reset.load(Ordering::Relaxed)), (0, 0));
+    assert!(during.drop_blind_rst_total > 10_000 && during.challenge_acks_total > 0, "{during:?}");
 }

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
 use hioload_core::Now;
@@ -386,5 +386,51 @@ impl LinkTx for SimTx {
         for frame in self.sent.drain(..) {
             self.wire.borrow_mut().carry(1 - self.side, frame);
         }
+    }
+}
+
+/// A segment of whoever pretends to be somebody: for attacks.
+#[derive(Clone, Copy, Debug)]
+pub struct Forged<'a> {
+    /// The station that shall take it.
+    pub to_mac: [u8; 6],
+    /// Who it claims to come from.
+    pub from: SocketAddr,
+    /// Whom it is for, of the same family.
+    pub to: SocketAddr,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// FIN 1, SYN 2, RST 4, PSH 8, ACK 16.
+    pub flags: u8,
+    /// What it carries.
+    pub data: &'a [u8],
+}
+
+impl Forged<'_> {
+    /// The frame, with good checksums and a window of 2,048 bytes.
+    pub fn frame(&self) -> Vec<u8> {
+        let (src, dst) = (self.from.ip(), self.to.ip());
+        let (ethertype, header) = match src.is_ipv6() {
+            true => (frame::ETHERTYPE_IPV6, 40),
+            false => (frame::ETHERTYPE_IPV4, 20),
+        };
+        let mut bytes = vec![0; 14 + header + 20 + self.data.len()];
+        frame::write_ethernet(&mut bytes, self.to_mac, [2, 0, 0, 0, 0, 99], None, ethertype);
+        let packet = &mut bytes[14..];
+        frame::write_ip(packet, src, dst, TCP, 64);
+        let tcp = &mut packet[header..];
+        tcp[..2].copy_from_slice(&self.from.port().to_be_bytes());
+        tcp[2..4].copy_from_slice(&self.to.port().to_be_bytes());
+        tcp[4..8].copy_from_slice(&self.seq.to_be_bytes());
+        tcp[8..12].copy_from_slice(&self.ack.to_be_bytes());
+        tcp[12] = 0x50;
+        tcp[13] = self.flags;
+        tcp[14..16].copy_from_slice(&2048u16.to_be_bytes());
+        tcp[20..].copy_from_slice(self.data);
+        let sum = Sum::pseudo(src, dst, TCP, tcp.len() as u16).add(tcp).finish();
+        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        bytes
     }
 }

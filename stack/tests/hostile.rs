@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use hioload_stack::sim::Forged;
 use hioload_stack::{Gone, StackConfig};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,36 +15,10 @@ fn server() -> SocketAddr {
     SocketAddr::new(ip(false, 1), 80)
 }
 
-/// An IPv4 frame from `from` to the server with this TCP header and data.
+/// A frame from `from` to the server with this TCP header and data.
 fn forge(from: [u8; 4], ports: (u16, u16), seq: u32, ack: u32, flags: u8, data: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0u8; 14 + 20 + 20];
-    frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
-    frame[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 99]);
-    frame[12] = 8;
-    frame.extend_from_slice(data);
-    let total = (frame.len() - 14) as u16;
-    let ip = &mut frame[14..];
-    ip[0] = 0x45;
-    ip[2..4].copy_from_slice(&total.to_be_bytes());
-    ip[8] = 64;
-    ip[9] = 6;
-    ip[12..16].copy_from_slice(&from);
-    ip[16..20].copy_from_slice(&[10, 0, 0, 2]);
-    let sum = checksum(&ip[..20], 0);
-    ip[10..12].copy_from_slice(&sum.to_be_bytes());
-    let pseudo: u32 = ip[12..20].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
-    let tcp = &mut ip[20..];
-    tcp[..2].copy_from_slice(&ports.0.to_be_bytes());
-    tcp[2..4].copy_from_slice(&ports.1.to_be_bytes());
-    tcp[4..8].copy_from_slice(&seq.to_be_bytes());
-    tcp[8..12].copy_from_slice(&ack.to_be_bytes());
-    tcp[12] = 0x50;
-    tcp[13] = flags;
-    tcp[14..16].copy_from_slice(&2048u16.to_be_bytes());
-    let len = tcp.len() as u32;
-    let sum = checksum(tcp, pseudo + 6 + len);
-    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
-    frame
+    let (from, to) = ((from, ports.0).into(), (server().ip(), ports.1).into());
+    Forged { to_mac: [2, 0, 0, 0, 0, 2], from, to, seq, ack, flags, data }.frame()
 }
 
 fn checksum(bytes: &[u8], start: u32) -> u16 {
@@ -154,7 +129,7 @@ fn spray(flags: u8, data: &[u8], freeze: Option<Duration>) {
             })
             .collect()
     };
-    for _ in 0..2_000 {
+    for _ in 0..12_500 {
         for &port in &ports {
             let (seq, ack) = (rng.next() as u32, rng.next() as u32);
             let frame = forge([10, 0, 0, 1], (port, 80), seq, ack, flags, data);

@@ -2,6 +2,7 @@
 //! harms frames from a seed.
 #![allow(dead_code)]
 
+pub mod attacker;
 pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
