@@ -4,54 +4,19 @@
 
 mod common;
 
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Net, PORT};
+use common::{Net, PORT, tcp};
 use hioload_core::pool::Pool;
 use hioload_dataplane::{Frames, Tap};
-use hioload_pipeline::suite::{Lab, PATIENCE, Stream};
+use hioload_pipeline::suite::{Lab, Stream};
 
 struct OnTap;
 
 struct Site {
     nets: Vec<Net>,
     turn: AtomicUsize,
-}
-
-struct Socket(TcpStream);
-
-impl Read for Socket {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buf)
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.write(buf)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Stream for Socket {
-    fn finish(&mut self) {
-        // One that is gone has nothing to finish.
-        let _ = self.0.shutdown(Shutdown::Write);
-    }
-
-    fn reset(self: Box<Self>) {
-        rustix::net::sockopt::set_socket_linger(&self.0, Some(std::time::Duration::ZERO))
-            .expect("an open socket");
-    }
-
-    fn another(&self) -> Box<dyn Stream> {
-        Box::new(Socket(self.0.try_clone().expect("a descriptor")))
-    }
 }
 
 impl Lab for OnTap {
@@ -70,11 +35,7 @@ impl Lab for OnTap {
         let turn = site.turn.fetch_add(1, Ordering::Relaxed);
         let (worker, v6) = (turn % site.nets.len(), turn / site.nets.len() % 2 == 1);
         let server = (site.nets[worker].ip(v6, 2), PORT).into();
-        let stream = TcpStream::connect_timeout(&server, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Box::new(Socket(stream)))
+        tcp::dial(server)
     }
 }
 

@@ -3,6 +3,9 @@
 #![allow(dead_code)]
 
 pub mod attacker;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
+pub mod tcp;
 pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
@@ -25,14 +28,13 @@ pub struct Net {
 impl Net {
     /// A network that no other test has.
     pub fn new() -> Net {
-        // These tests make interfaces: only ever in a namespace made for them.
-        assert_eq!(
-            std::env::var("HIOLOAD_LAB").as_deref(),
-            Ok("namespace"),
-            "these tests need a network namespace of their own: ci/stack-lab.sh makes it"
-        );
-        static NUMBER: AtomicU16 = AtomicU16::new(0);
-        Net { number: NUMBER.fetch_add(1, Ordering::Relaxed) }
+        assert_namespace();
+        Net::at(next_number())
+    }
+
+    /// The network of that number.
+    pub fn at(number: u16) -> Net {
+        Net { number }
     }
 
     pub fn interface(&self) -> String {
@@ -89,6 +91,21 @@ impl Net {
         stack.listen(PORT).expect("the first listener");
         stack
     }
+}
+
+/// These tests make interfaces: only ever in a namespace made for them.
+pub fn assert_namespace() {
+    assert_eq!(
+        std::env::var("HIOLOAD_LAB").as_deref(),
+        Ok("namespace"),
+        "these tests need a network namespace of their own: ci/stack-lab.sh makes it"
+    );
+}
+
+/// A number that no other network of this process has.
+pub fn next_number() -> u16 {
+    static NUMBER: AtomicU16 = AtomicU16::new(0);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Runs a command that has to succeed.

@@ -58,7 +58,7 @@ pub fn links() -> [SocketLink; 2] {
         static NUMBER: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(1);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Every second one leaves checksums to its device.
-        let by_device = number % 2 == 0;
+        let by_device = number.is_multiple_of(2);
         let offloads = Offloads { tx_ip_checksum: by_device, tx_tcp_checksum: by_device };
         SocketLink {
             info: LinkInfo { mac: [2, 0, 0, 0, 1, number], mtu: MTU, offloads },

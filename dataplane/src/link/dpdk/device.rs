@@ -157,6 +157,7 @@ impl fmt::Display for DeviceReport {
         let spread = match &self.spread {
             Spread::One => "",
             Spread::Peer => ", flows stay where the peer puts them",
+            Spread::Kernel => ", flows stay where the kernel puts them",
             Spread::Rss(_) => ", flows spread by symmetric RSS",
         };
         let by_device = |yes: bool| if yes { "by the device" } else { "in software" };

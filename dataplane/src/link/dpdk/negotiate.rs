@@ -15,10 +15,25 @@ const HASHED: u64 =
     sys::HIO_RSS_IPV4 | sys::HIO_RSS_TCP_V4 | sys::HIO_RSS_IPV6 | sys::HIO_RSS_TCP_V6;
 const RX_CHECKSUMS: u64 = sys::HIO_RX_OFFLOAD_IPV4_CKSUM | sys::HIO_RX_OFFLOAD_TCP_CKSUM;
 
-/// Devices on which whoever is at the other end chooses a flow's queue and stays with it, by the
+/// Devices on which whoever is at the other end answers on the queue that he was asked on, by the
 /// beginning of their drivers' names. What they say of RSS, if anything, isn't about that.
-const KEPT_BY_PEER: [&str; 6] =
-    ["net_af_packet", "net_tap", "net_vhost", "net_virtio", "net_memif", "net_ring"];
+const KEPT_BY_PEER: [&str; 5] = ["net_tap", "net_vhost", "net_virtio", "net_memif", "net_ring"];
+
+/// Devices of the kernel's, whose driver or fanout keeps a flow on a queue that nobody here can
+/// foresee.
+const KEPT_BY_KERNEL: [&str; 2] = ["net_af_packet", "net_af_xdp"];
+
+/// Who sees to it that a flow's frames meet one queue.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Keeper {
+    /// The device, told by us how; or there is one queue only.
+    Device,
+    Peer,
+    Kernel,
+}
+
+/// Frames that af_xdp keeps in its fill ring, whatever the number of descriptors.
+const AF_XDP_FILLS: u16 = 2048;
 
 /// How a device is set up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,13 +42,15 @@ pub(super) struct Terms {
     /// `RTE_ETH_RSS_*`; 0 where RSS isn't used.
     pub(super) hashed: u64,
     pub(super) key_bytes: u8,
-    pub(super) kept_by_peer: bool,
+    pub(super) keeper: Keeper,
     pub(super) rx_offloads: u64,
     pub(super) tx_offloads: u64,
     /// 0: as the device has it.
     pub(super) mtu: u16,
     /// Room that an mbuf needs.
     pub(super) frame_bytes: u16,
+    /// Mbufs that a receive queue takes at least.
+    pub(super) rx_takes: u16,
     /// What the operator should know.
     pub(super) warnings: Vec<String>,
 }
@@ -71,9 +88,14 @@ pub(super) fn agree(
             config.queues
         ));
     }
-    let kept_by_peer = KEPT_BY_PEER.iter().any(|kept| driver.starts_with(kept));
+    let is_one_of = |drivers: &[&str]| drivers.iter().any(|one| driver.starts_with(one));
+    let keeper = match () {
+        () if is_one_of(&KEPT_BY_PEER) => Keeper::Peer,
+        () if is_one_of(&KEPT_BY_KERNEL) => Keeper::Kernel,
+        () => Keeper::Device,
+    };
     let mut hashed = 0;
-    if queues > 1 && !kept_by_peer {
+    if queues > 1 && keeper == Keeper::Device {
         hashed = info.flow_type_rss_offloads & HASHED;
         if hashed == 0 {
             queues = 1;
@@ -113,11 +135,12 @@ pub(super) fn agree(
         queues,
         hashed,
         key_bytes: if info.hash_key_size == 0 { 40 } else { info.hash_key_size },
-        kept_by_peer,
+        keeper,
         rx_offloads,
         tx_offloads,
         mtu: config.mtu.unwrap_or(0),
         frame_bytes: frame_bytes as u16,
+        rx_takes: if driver == "net_af_xdp" { AF_XDP_FILLS } else { 0 },
         warnings,
     })
 }
@@ -170,7 +193,7 @@ mod tests {
         let plain = terms(&info, "net_dull", &config);
         assert_eq!((plain.queues, plain.warnings.len()), (1, 1));
         let kept = terms(&info, "net_af_packet", &config);
-        assert_eq!((kept.queues, kept.kept_by_peer, kept.hashed), (2, true, 0));
+        assert_eq!((kept.queues, kept.keeper, kept.hashed), (2, Keeper::Kernel, 0));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::device::DeviceConfig;
 use super::eal::{self, DeviceInfo};
 use super::explain::DpdkError;
 use super::mempool::{Mempool, mbufs_for};
-use super::negotiate::{self, Terms};
+use super::negotiate::{self, Keeper, Terms};
 use super::queue::HELD_MAX;
 use super::spread::{KEY_WORD, Rss, Spread};
 
@@ -98,7 +98,8 @@ impl Setup {
     /// Makes the queues and the mempools that they receive into.
     pub(super) fn queues(&mut self, config: &DeviceConfig) -> Result<Vec<Mempool>, DpdkError> {
         let Setup { port, ref terms, rx_descriptors, tx_descriptors, .. } = *self;
-        let wanted = mbufs_for(rx_descriptors, tx_descriptors, HELD_MAX);
+        let rx_takes = rx_descriptors.max(terms.rx_takes);
+        let wanted = mbufs_for(rx_takes, tx_descriptors, HELD_MAX);
         self.mbufs = config.mbufs.unwrap_or(wanted);
         let node = self.known.node;
         // SOCKET_ID_ANY.
@@ -156,10 +157,11 @@ impl Setup {
         self.hear(&config.groups);
         // SAFETY: the port is started.
         self.promiscuous = unsafe { sys::rte_eth_promiscuous_get(port) } == 1;
-        self.spread = match (self.terms.queues, self.terms.kept_by_peer) {
+        self.spread = match (self.terms.queues, self.terms.keeper) {
             (1, _) => Spread::One,
-            (_, true) => Spread::Peer,
-            _ => Spread::Rss(self.rss()),
+            (_, Keeper::Peer) => Spread::Peer,
+            (_, Keeper::Kernel) => Spread::Kernel,
+            (_, Keeper::Device) => Spread::Rss(self.rss()),
         };
         Ok(())
     }

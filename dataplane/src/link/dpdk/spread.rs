@@ -15,9 +15,12 @@ pub(super) const KEY_WORD: [u8; 2] = [0x6d, 0x5a];
 pub enum Spread {
     /// There is one queue.
     One,
-    /// Whoever is at the other end chooses a queue for each flow, and stays with it: a kernel with
-    /// fanout or a multi-queue TAP, the peer's queue of the same number on vhost, memif and rings.
+    /// Whoever is at the other end answers on the queue that he was asked on: a kernel behind a TAP
+    /// of several queues, the peer's queue of the same number on vhost, virtio, memif and rings.
     Peer,
+    /// The kernel's fanout (af_packet), or the NIC as the kernel's driver set it up (af_xdp), keeps a
+    /// flow on a queue that can't be foreseen here.
+    Kernel,
     /// RSS by the symmetric Toeplitz hash.
     Rss(Rss),
 }
@@ -39,7 +42,7 @@ impl Spread {
     #[inline]
     pub(super) fn leads_to(&self, queue: u16, local: SocketAddr, remote: SocketAddr) -> bool {
         match self {
-            Spread::One | Spread::Peer => true,
+            Spread::One | Spread::Peer | Spread::Kernel => true,
             Spread::Rss(rss) => rss.queue(local, remote).is_none_or(|found| found == queue),
         }
     }
@@ -47,7 +50,7 @@ impl Spread {
     /// Whether connections that are opened here find their way back to their worker.
     #[must_use]
     pub fn places_outgoing(&self) -> bool {
-        !matches!(self, Spread::Rss(Rss { table: None, .. }))
+        !matches!(self, Spread::Kernel | Spread::Rss(Rss { table: None, .. }))
     }
 }
 
