@@ -105,3 +105,30 @@ fn a_damaged_record_is_refused() {
     }
     assert!(script.stack.adopt(&record).is_ok());
 }
+
+#[test]
+fn a_thawed_connection_starts_slowly() {
+    let freeze_after = Some(Duration::from_secs(1));
+    let mut script = Script::with(false, StackConfig { freeze_after, ring_class: 2, ..config(1) });
+    script.open();
+    // The congestion window grows to more than it began with.
+    for _ in 0..6 {
+        script.say(&[1; 8000]);
+        for _ in 0..10 {
+            let sent: usize = script.take().iter().map(|seg| seg.data.len()).sum();
+            script.ack = script.ack.wrapping_add(sent as u32);
+            script.send(ACK, &[]);
+        }
+    }
+    script.say(&[1; 8000]);
+    let grown: usize = script.take().iter().map(|seg| seg.data.len()).sum();
+    assert!(grown > 4096, "{grown}");
+    script.ack = script.ack.wrapping_add(8000);
+    script.send(ACK, &[]);
+    script.wait(ms(1500));
+    assert_eq!(script.stack.counters().snapshot().frozen, 1);
+    script.introduce();
+    script.say(&[1; 8000]);
+    let first: usize = script.take().iter().map(|seg| seg.data.len()).sum();
+    assert_eq!(first, 2048);
+}

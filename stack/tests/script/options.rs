@@ -59,3 +59,13 @@ fn a_keep_alive_is_answered_by_a_live_connection() {
     }
     assert_eq!(script.seen.data, b"x");
 }
+
+#[test]
+fn output_leaves_without_waiting_for_an_acknowledgement() {
+    let mut script = Script::new();
+    script.open();
+    for message in [&b"one"[..], b"two", b"three"] {
+        script.say(message);
+        assert_eq!(script.one().data, message, "no Nagle");
+    }
+}
