@@ -61,6 +61,17 @@ impl Eal {
         }
     }
 
+    /// The main lcore: the one that started the EAL.
+    #[must_use]
+    pub fn main_lcore(&self) -> Lcore {
+        // SAFETY: the EAL was started, and has a main lcore.
+        let (id, cpu, node) = unsafe {
+            let id = sys::rte_get_main_lcore();
+            (id, sys::rte_lcore_to_cpu_id(id as c_int), sys::rte_lcore_to_socket_id(id))
+        };
+        Lcore { id, cpu: cpu.max(0) as u32, node }
+    }
+
     /// Runs `work` on an lcore, which must be idle.
     ///
     /// # Errors
