@@ -305,8 +305,9 @@ impl ClientBuilder {
             pinning: if self.pin { Pinning::Last } else { Pinning::No },
             descriptors,
         };
+        let asked = self.workers;
         let listen = |workers, _: &mut Vec<String>| match &self.network {
-            Some(network) => network::take(network, chosen.name, None),
+            Some(network) => network::take(network, chosen.name, None, asked),
             None => Ok(Listening::nowhere(workers)),
         };
         launch.start(warnings, listen, &mut || {

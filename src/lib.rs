@@ -40,6 +40,8 @@ pub use server::{
     SocketSnapshot, WorkerContext,
 };
 
+#[cfg(feature = "dpdk")]
+pub use hioload_dataplane::dpdk::{DeviceStats, DpdkError, QueueSnapshot};
 #[cfg(target_os = "linux")]
 pub use hioload_dataplane::{ConnStats, LinkSnapshot, LoopSnapshot, StackSnapshot};
 

@@ -42,7 +42,25 @@ impl Totals<'_> {
         if let Some(turns) = monitor.turns() {
             line(f, "loop", |add| turns.for_each(|name, _, _, value| add(name, value)))?;
         }
+        #[cfg(feature = "dpdk")]
+        self.write_dpdk(f)?;
         Ok(())
+    }
+
+    #[cfg(feature = "dpdk")]
+    fn write_dpdk(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(queues) = self.0.queues() {
+            line(f, "queues", |add| queues.for_each(|name, _, _, value| add(name, value)))?;
+        }
+        let Some(device) = self.0.device() else { return Ok(()) };
+        line(f, "device", |add| {
+            add("rx_frames", device.rx_frames);
+            add("tx_frames", device.tx_frames);
+            add("rx_missed", device.rx_missed);
+            add("rx_no_mbuf", device.rx_no_mbuf);
+            add("rx_errors", device.rx_errors);
+            add("tx_errors", device.tx_errors);
+        })
     }
 }
 

@@ -2,9 +2,11 @@
 //! the same with and without the feature `dpdk`, so that a build without says what is missing.
 
 use super::error::Error;
+#[cfg(any(feature = "dpdk", test))]
+use crate::topology::Topology;
 
 /// Whether this build has DPDK.
-pub(crate) const BUILT_IN: bool = false;
+pub(crate) const BUILT_IN: bool = cfg!(feature = "dpdk");
 
 /// A port of DPDK, and how it is driven. Its address and the like are a
 /// [`Network`](crate::Network)'s.
@@ -90,6 +92,43 @@ impl Dpdk {
         vdev.split(',').find_map(|part| part.strip_prefix("iface=")).filter(|_| taken)
     }
 
+    /// Whether the EAL's arguments say on which cores workers run.
+    #[cfg(any(feature = "dpdk", test))]
+    pub(crate) fn chooses_cores(&self) -> bool {
+        value_of(&self.eal, &["-l", "-c", "--lcores"]).is_some()
+    }
+
+    /// The EAL's arguments. Where they say nothing of cores, the main lcore is one core near the
+    /// device, and no thread is made for the others: workers are placed by topology.
+    #[cfg(any(feature = "dpdk", test))]
+    pub(crate) fn arguments(&self, topology: &Topology) -> Vec<String> {
+        let mut arguments = self.eal.clone();
+        let near = self.device().and_then(|device| topology.node_of_nic(device));
+        if !self.chooses_cores()
+            && let Some(first) = topology.order(near).first()
+        {
+            arguments.extend(["-l".into(), first.cpu.to_string()]);
+        }
+        arguments
+    }
+
+    /// The workers' cores, where the arguments list cores in the simple form `-l 1,3-5`. The first
+    /// is the main lcore, which only waits, unless it is the only one.
+    pub(crate) fn listed_cores(&self) -> Option<Vec<usize>> {
+        let mut cores = Vec::new();
+        for part in value_of(&self.eal, &["-l"])?.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let first: usize = first.trim().parse().ok()?;
+            let last: usize = last.trim().parse().ok()?;
+            // DPDK has 128 lcores at most.
+            cores.extend((first..=last).take(128));
+        }
+        if cores.len() > 1 {
+            cores.remove(0);
+        }
+        Some(cores)
+    }
+
     /// Checks what can be checked without the EAL.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let setting = |name, problem: String| Err(Error::Setting { name, problem });
@@ -147,6 +186,27 @@ mod tests {
         }
         assert_eq!(Dpdk::new(["-a", "1:00.0"]).port("0000:02:00.0").device(), Some("0000:02:00.0"));
         assert_eq!(Dpdk::new(["-a", "01:00.0"]).port(0).device(), Some("01:00.0"));
+    }
+
+    #[test]
+    fn the_first_of_several_cores_only_waits() {
+        for (arguments, cores) in [
+            (&["-l", "1"][..], Some(vec![1])),
+            (&["-l0,2-4"], Some(vec![2, 3, 4])),
+            (&["-l", "(0-3)@1"], None),
+            (&["--vdev", "net_null0"], None),
+        ] {
+            assert_eq!(Dpdk::new(arguments.to_vec()).listed_cores(), cores, "{arguments:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_word_about_cores_the_main_lcore_is_near_the_device() {
+        let two = crate::topology::made_up::nodes(&[&[0, 1], &[2, 3]]);
+        let nic = Dpdk::new(["-a", "81:00.0"]);
+        assert_eq!(nic.arguments(&two), ["-a", "81:00.0", "-l", "2"]);
+        assert_eq!(Dpdk::new(["--no-pci"]).arguments(&two), ["--no-pci", "-l", "0"]);
+        assert_eq!(Dpdk::new(["--lcores=1@0"]).arguments(&two), ["--lcores=1@0"]);
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub enum Error {
     },
     /// DPDK was asked for, and isn't built in.
     NoDpdk,
+    /// DPDK can't do what it was asked.
+    #[cfg(feature = "dpdk")]
+    Dpdk(hioload_dataplane::dpdk::DpdkError),
     /// There is no memory for the buffers.
     Memory(MemoryError),
     /// A worker's thread can't be started.
@@ -125,6 +128,8 @@ impl fmt::Display for Error {
                 "DPDK is not in this build: scripts/install-dpdk.sh installs what it needs, and \
                  `cargo build --release --features dpdk` builds it in",
             ),
+            #[cfg(feature = "dpdk")]
+            Error::Dpdk(error) => error.fmt(f),
             Error::Memory(error) => error.fmt(f),
             Error::Spawn { worker, source } => write!(
                 f,
@@ -170,6 +175,8 @@ impl std::error::Error for Error {
             Error::Listen(error) => Some(error),
             #[cfg(target_os = "linux")]
             Error::Interface(error) => Some(error),
+            #[cfg(feature = "dpdk")]
+            Error::Dpdk(error) => Some(error),
             Error::Memory(error) => Some(error),
             Error::Spawn { source, .. }
             | Error::Start { source, .. }

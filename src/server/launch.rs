@@ -61,14 +61,31 @@ pub(crate) struct Listening {
     pub(crate) network: Option<String>,
     /// What each worker listens with.
     pub(crate) transports: Vec<Transport>,
+    /// What the operator should know of it.
+    pub(crate) warnings: Vec<String>,
+    /// The port of DPDK that these belong to.
+    #[cfg(feature = "dpdk")]
+    pub(crate) device: Option<super::dpdk_device::Opened>,
 }
 
 impl Listening {
+    /// At these addresses, with transports to come.
+    pub(crate) fn at(addresses: Vec<SocketAddr>) -> Self {
+        Listening {
+            addresses,
+            network: None,
+            transports: Vec::new(),
+            warnings: Vec::new(),
+            #[cfg(feature = "dpdk")]
+            device: None,
+        }
+    }
+
     /// Nowhere: a client's.
     pub(crate) fn nowhere(workers: usize) -> Self {
         let none = || Transport::Sockets(Vec::new());
         let transports = std::iter::repeat_with(none).take(workers).collect();
-        Listening { addresses: Vec::new(), network: None, transports }
+        Listening { transports, ..Listening::at(Vec::new()) }
     }
 }
 
@@ -77,6 +94,10 @@ impl Launch {
     fn place(&self, topology: &Topology, usable: usize, transports: &[Transport]) -> Placement {
         let workers = transports.len();
         let near = transports.iter().find_map(|transport| transport.near(topology));
+        let chosen: Option<Vec<usize>> = transports.iter().map(Transport::cpu).collect();
+        if let Some(cpus) = chosen {
+            return Placement::fixed(topology, &cpus, near);
+        }
         let end = match self.pinning {
             Pinning::First => End::First,
             Pinning::Last => End::Last,
@@ -95,8 +116,10 @@ impl Launch {
         maker: &mut impl FnMut() -> Make<H>,
     ) -> Result<Running, Error> {
         let (topology, usable) = (Topology::read(), host::usable_cpus());
-        let workers = resolved_workers(self.workers, usable);
-        let Listening { addresses, network, transports } = listen(workers, &mut warnings)?;
+        let listening = listen(resolved_workers(self.workers, usable), &mut warnings)?;
+        let Listening { addresses, network, transports, .. } = listening;
+        let workers = transports.len();
+        warnings.extend(listening.warnings);
         let placement = self.place(&topology, usable, &transports);
         let device = transports.iter().find_map(Transport::device);
         warnings.extend(device.and_then(|device| placement.warning(device)));
@@ -105,6 +128,10 @@ impl Launch {
         let (remote, inboxes) = inbox::inboxes(workers, self.settings.ring);
         let admission = Admission::new(self.max_connections, self.max_per_address);
         let monitor = Monitor::new(workers, pools.all().cloned().collect(), admission.clone());
+        #[cfg(feature = "dpdk")]
+        if let Some(device) = listening.device {
+            monitor.device.open(device);
+        }
 
         let plan = Plan {
             settings: self.settings.clone(),

@@ -3,6 +3,8 @@
 
 mod backend;
 mod dpdk;
+#[cfg(feature = "dpdk")]
+mod dpdk_device;
 mod error;
 pub(crate) mod host;
 pub(crate) mod launch;
@@ -287,15 +289,15 @@ impl Builder {
             pinning: Pinning::First,
             descriptors,
         };
-        let given = self.listen;
+        let (given, asked) = (self.listen, self.workers);
         let listen = |workers, warnings: &mut Vec<String>| {
             if let Some(network) = &self.network {
-                return network::take(network, chosen.name, Some(&given));
+                return network::take(network, chosen.name, Some(&given), asked);
             }
             let listeners = listen::bind(&given, workers, BACKLOG, warnings)?;
             let addresses = listeners.local_addrs().to_vec();
             let transports = listeners.into_workers().into_iter().map(Transport::Sockets).collect();
-            Ok(Listening { addresses, network: None, transports })
+            Ok(Listening { transports, ..Listening::at(addresses) })
         };
         launch.start(warnings, listen, &mut maker)
     }

@@ -18,6 +18,8 @@ pub struct Monitor {
     /// Each worker's own TCP/IP, where it has one.
     #[cfg(target_os = "linux")]
     pub(crate) views: Arc<[super::view::Slot]>,
+    #[cfg(feature = "dpdk")]
+    pub(crate) device: super::dpdk_device::Watch,
 }
 
 /// How much of the memory budget is in use.
@@ -44,6 +46,8 @@ impl Monitor {
             admission,
             #[cfg(target_os = "linux")]
             views: (0..workers).map(|_| Arc::default()).collect(),
+            #[cfg(feature = "dpdk")]
+            device: Default::default(),
         }
     }
 

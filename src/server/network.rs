@@ -136,6 +136,8 @@ mod linux {
 
     use super::{Network, PathBuf, setting};
     use crate::server::backend::TAP;
+    #[cfg(feature = "dpdk")]
+    use crate::server::dpdk_device::{self, DpdkLink};
     use crate::server::error::Error;
     use crate::server::launch::Listening;
     use crate::server::listen;
@@ -173,20 +175,33 @@ mod linux {
     enum OpenLink {
         Tap(Tap),
         AfPacket(AfPacket),
+        #[cfg(feature = "dpdk")]
+        Dpdk(DpdkLink),
     }
 
-    /// Reads what was asked for, opens the link, and makes the one worker's transport of it.
+    /// Reads what was asked for, opens the link, and makes the workers' transports of it: one, but
+    /// on DPDK as many as there are queues. `workers`: as asked for.
     pub(crate) fn take(
         network: &Network,
         backend: &'static str,
         listen: Option<&[String]>,
+        workers: usize,
     ) -> Result<Listening, Error> {
-        let plan = plan(network, backend, listen, 1)?;
-        let addresses = plan.listening();
+        let plan = plan(network, backend, listen, workers)?;
+        let mut listening = Listening::at(plan.listening());
+        #[cfg(feature = "dpdk")]
+        if let Some(dpdk) = &network.dpdk {
+            let taken = dpdk_device::take(dpdk, &plan.config, plan.mac, workers)?;
+            listening.warnings = taken.warnings;
+            listening.network = Some(format!("{}; TCP/IP of this program", taken.description));
+            listening.device = Some(taken.opened);
+            listening.transports = plan.on_queues(taken.links)?;
+            return Ok(listening);
+        }
         let ready = plan.open()?;
-        let network = Some(ready.describe(&network.interface));
-        let transports = vec![Transport::Network(Box::new(ready))];
-        Ok(Listening { addresses, network, transports })
+        listening.network = Some(ready.describe(&network.interface));
+        listening.transports = vec![Transport::Network(Box::new(ready))];
+        Ok(listening)
     }
 
     /// Reads what was asked for. A client listens to nothing: `None`.
@@ -196,7 +211,7 @@ mod linux {
         listen: Option<&[String]>,
         workers: usize,
     ) -> Result<Plan, Error> {
-        if workers > 1 {
+        if workers > 1 && network.dpdk.is_none() {
             let problem = format!(
                 "{workers}; an interface of {backend} is one queue, which one worker serves: leave \
                  it out, or give 1"
@@ -243,6 +258,33 @@ mod linux {
     }
 
     impl Plan {
+        /// What workers on the queues of a DPDK port begin with.
+        #[cfg(feature = "dpdk")]
+        fn on_queues(self, links: Vec<DpdkLink>) -> Result<Vec<Transport>, Error> {
+            let Plan { config, ports, trace, .. } = self;
+            let several = links.len() > 1;
+            let ready = |(index, link): (usize, DpdkLink)| {
+                let trace = trace.as_ref().map(|(peer, path)| {
+                    let mut path = path.clone().into_os_string();
+                    // A connection is one worker's; nobody knows whose.
+                    if several {
+                        path.push(format!(".{index}"));
+                    }
+                    create(path.into()).map(|file| (*peer, file))
+                });
+                let config = StackConfig { node: link.node, ..config.clone() };
+                Ok(Transport::Network(Box::new(Ready {
+                    interface: link.name.clone(),
+                    link: OpenLink::Dpdk(link),
+                    counters: Arc::default(),
+                    config,
+                    ports: ports.clone(),
+                    trace: trace.transpose()?,
+                })))
+            };
+            links.into_iter().enumerate().map(ready).collect()
+        }
+
         /// Opens the link.
         pub(crate) fn open(self) -> Result<Ready, Error> {
             let Plan { interface, mac, config, ports, trace, .. } = self;
@@ -254,12 +296,7 @@ mod linux {
             };
             let link = link.map_err(Error::Interface)?;
             let trace = match trace {
-                Some((peer, path)) => match File::create(&path) {
-                    Ok(file) => Some((peer, file)),
-                    Err(error) => {
-                        return setting("trace-file", format!("{}: {error}", path.display()));
-                    }
-                },
+                Some((peer, path)) => Some((peer, create(path)?)),
                 None => None,
             };
             Ok(Ready { interface, link, counters, config, ports, trace })
@@ -276,6 +313,24 @@ mod linux {
     }
 
     impl Ready {
+        /// The core that its worker has to be on; `None`: any.
+        pub(crate) fn cpu(&self) -> Option<usize> {
+            match &self.link {
+                #[cfg(feature = "dpdk")]
+                OpenLink::Dpdk(link) => link.cpu,
+                _ => None,
+            }
+        }
+
+        /// The NUMA node of its device, as the device says.
+        pub(crate) fn node(&self) -> Option<u32> {
+            match &self.link {
+                #[cfg(feature = "dpdk")]
+                OpenLink::Dpdk(link) => link.node,
+                _ => None,
+            }
+        }
+
         /// The name of its interface.
         pub(crate) fn interface(&self) -> &str {
             &self.interface
@@ -287,6 +342,8 @@ mod linux {
             let info = match &self.link {
                 OpenLink::Tap(link) => link.info(),
                 OpenLink::AfPacket(link) => link.info(),
+                #[cfg(feature = "dpdk")]
+                OpenLink::Dpdk(link) => link.queue.info(),
             };
             let mac = info.mac.map(|byte| format!("{byte:02x}")).join(":");
             let vlan = self.config.vlan.map_or(String::new(), |id| format!(", VLAN {id}"));
@@ -306,6 +363,12 @@ mod linux {
             match link {
                 OpenLink::Tap(link) => Ok(run.on(rest.frames(link, now)?)),
                 OpenLink::AfPacket(link) => Ok(run.on(rest.frames(link, now)?)),
+                #[cfg(feature = "dpdk")]
+                OpenLink::Dpdk(DpdkLink { queue, eal, .. }) => {
+                    // Outlives the queue: it gives this thread its own cache of packet buffers.
+                    let _registered = eal.register_thread().map_err(io::Error::other)?;
+                    Ok(run.on(rest.frames(queue, now)?))
+                }
             }
         }
     }
@@ -347,6 +410,11 @@ mod linux {
             let _ = view.set(View::of(&frames, counters));
             Ok(frames)
         }
+    }
+
+    fn create(path: PathBuf) -> Result<File, Error> {
+        File::create(&path)
+            .or_else(|error| setting("trace-file", format!("{}: {error}", path.display())))
     }
 
     fn tune(config: &mut StackConfig, network: &Network) -> Result<(), Error> {

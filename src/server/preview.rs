@@ -1,5 +1,6 @@
 //! Where a server's workers would go, told without opening anything.
 
+use super::dpdk::Dpdk;
 use super::{Builder, Error, host, launch};
 use crate::topology::{End, Placement, Topology};
 
@@ -12,11 +13,19 @@ impl Builder {
     pub fn placement(&self, topology: &Topology) -> Result<Placement, Error> {
         self.check()?;
         let usable = host::usable_cpus();
-        let workers = match &self.network {
-            Some(_) => 1,
-            None => launch::resolved_workers(self.workers, usable),
-        };
         let near = self.nic().and_then(|nic| topology.node_of_nic(nic));
+        let dpdk = self.network.as_ref().and_then(|network| network.dpdk.as_ref());
+        if let Some(mut cores) = dpdk.and_then(Dpdk::listed_cores) {
+            if self.workers > 0 {
+                cores.truncate(self.workers);
+            }
+            return Ok(Placement::fixed(topology, &cores, near));
+        }
+        let workers = match (&self.network, dpdk) {
+            (Some(_), None) => 1,
+            (Some(_), Some(_)) => self.workers.max(1),
+            (None, _) => launch::resolved_workers(self.workers, usable),
+        };
         Ok(topology.place(workers, usable, near, End::First))
     }
 

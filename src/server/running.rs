@@ -70,7 +70,15 @@ impl Running {
     /// # Errors
     /// Why a worker failed or panicked; the others were stopped then.
     pub fn join(mut self) -> Result<(), Error> {
-        self.team.join()
+        self.end()
+    }
+
+    /// After it, nobody uses what the workers had.
+    fn end(&mut self) -> Result<(), Error> {
+        let ended = self.team.join();
+        #[cfg(feature = "dpdk")]
+        self.monitor.device.close();
+        ended
     }
 
     /// Tells through `tracing` how it started, then waits.
@@ -93,7 +101,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         // After `join` there is nobody left, and this is nothing.
         self.remote.stop();
-        let _ = self.team.join();
+        let _ = self.end();
         drop(self.signals.take());
     }
 }

@@ -89,7 +89,21 @@ impl Transport {
 
     /// The NUMA node of that device.
     pub(crate) fn near(&self, topology: &Topology) -> Option<u32> {
-        self.device().and_then(|device| topology.node_of_nic(device))
+        let node = match self {
+            Transport::Sockets(_) => None,
+            #[cfg(target_os = "linux")]
+            Transport::Network(network) => network.node(),
+        };
+        node.or_else(|| self.device().and_then(|device| topology.node_of_nic(device)))
+    }
+
+    /// The core that its worker has to be on; `None`: any.
+    pub(crate) fn cpu(&self) -> Option<usize> {
+        match self {
+            Transport::Sockets(_) => None,
+            #[cfg(target_os = "linux")]
+            Transport::Network(network) => network.cpu(),
+        }
     }
 }
 

@@ -86,6 +86,14 @@ impl Node {
 }
 
 impl Placement {
+    /// Workers at given CPUs, as where an operator chose them.
+    pub(crate) fn fixed(topology: &Topology, cpus: &[usize], near: Option<u32>) -> Placement {
+        let place =
+            |&cpu: &usize| Place { cpu, node: topology.node_of_cpu(cpu).unwrap_or_default() };
+        let places = Ok(cpus.iter().map(place).collect());
+        Placement { places, near, workers: cpus.len() }
+    }
+
     /// The nodes that workers are on, with how many there are; ascending. Empty where the
     /// scheduler places them.
     #[must_use]
@@ -183,5 +191,13 @@ mod tests {
             core.cpus.push(Cpu { number: second, allowed: second != 4 });
         }
         assert_eq!(cpus(&one.place(5, 5, None, End::First)), [0, 1, 2, 3, 5]);
+    }
+
+    #[test]
+    fn cpus_that_were_chosen_are_kept_and_warned_of() {
+        let two = made_up::nodes(&[&[0, 1], &[2, 3]]);
+        let placement = Placement::fixed(&two, &[1, 2], Some(0));
+        assert_eq!(placement.nodes(), [(0, 1), (1, 1)]);
+        assert!(placement.warning("port 0").is_some_and(|text| text.contains("2 (node 1)")));
     }
 }
