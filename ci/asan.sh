@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Suite asan: the tests of core, ws, pipeline, stack and the epoll backend under AddressSanitizer (nightly).
+# Suite asan: the tests of core, ws, pipeline, stack, the epoll backend, and the backend on the stack
+# (over a pair of sockets) under AddressSanitizer (nightly).
 set -euo pipefail
 # shellcheck source=ci/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -12,4 +13,5 @@ need_nightly
 HIOLOAD_SEEDS=200 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR="$target/asan" \
     cargo +nightly nextest run --tests --target "$(host_triple)" --no-fail-fast \
     --status-level fail --final-status-level slow \
-    -p hioload-core -p hioload-ws-proto -p hioload-pipeline -p hioload-sockets -p hioload-stack
+    -p hioload-core -p hioload-ws-proto -p hioload-pipeline -p hioload-sockets -p hioload-stack \
+    -p hioload-dataplane
