@@ -4,11 +4,11 @@
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use hioload_core::Now;
-use hioload_dataplane::dpdk::{Device, DeviceConfig, Eal, Queue, RegisteredThread};
+use hioload_dataplane::dpdk::{Device, DeviceConfig, Eal, Queue, QueueCounters, RegisteredThread};
 use hioload_dataplane::{Address, Frames, IdlePolicy, Stack, StackConfig};
 
 use super::{PORT, run};
@@ -21,8 +21,14 @@ pub fn eal() -> &'static Eal {
     static EAL: OnceLock<Eal> = OnceLock::new();
     EAL.get_or_init(|| {
         super::assert_namespace();
-        let mut args =
-            vec!["-l", "0", "--iova-mode=va", "--no-pci", "--no-telemetry", "--no-shconf"];
+        let mut args = vec![
+            "--lcores",
+            "0@0,1@0",
+            "--iova-mode=va",
+            "--no-pci",
+            "--no-telemetry",
+            "--no-shconf",
+        ];
         match std::env::var("HIOLOAD_DPDK_HUGEPAGES").as_deref() {
             Ok("no") => args.extend(["--no-huge", "-m", "512"]),
             _ => args.extend(["--in-memory", "-m", "128"]),
@@ -45,6 +51,7 @@ pub struct Site {
     number: u16,
     device: Option<Device>,
     queues: Mutex<Vec<Option<Queue>>>,
+    counters: Vec<Arc<QueueCounters>>,
 }
 
 /// Devices are added and taken away one at a time.
@@ -63,7 +70,8 @@ impl Site {
 
     pub fn with(driver: Driver, config: DeviceConfig) -> Site {
         let number = super::next_number();
-        let mut site = Site { driver, number, device: None, queues: Mutex::default() };
+        let mut site =
+            Site { driver, number, device: None, queues: Mutex::default(), counters: Vec::new() };
         let queues = config.queues;
         let interface = site.interface();
         if driver != Driver::Tap {
@@ -87,6 +95,7 @@ impl Site {
             site.address(&interface);
         }
         site.device = Some(device);
+        site.counters = links.iter().map(Queue::counters).collect();
         site.queues = Mutex::new(links.into_iter().map(Some).collect());
         site
     }
@@ -160,6 +169,10 @@ impl Site {
 
     pub fn device(&self) -> &Device {
         self.device.as_ref().expect("it is open")
+    }
+
+    pub fn counters(&self, queue: usize) -> &QueueCounters {
+        &self.counters[queue]
     }
 
     /// The backend on a queue, for the thread that calls this.

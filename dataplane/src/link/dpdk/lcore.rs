@@ -35,7 +35,9 @@ pub struct LcoreTask<T> {
 /// A thread of the program that DPDK knows; it forgets it when this is dropped, on the same thread.
 #[derive(Debug)]
 pub struct RegisteredThread {
-    /// Dropped before the EAL may end, on the thread that it names.
+    /// It had no number before.
+    ours: bool,
+    /// It is dropped on the thread that it names.
     _here: PhantomData<*const ()>,
     _eal: Eal,
 }
@@ -102,19 +104,22 @@ impl Eal {
     }
 
     /// Makes the calling thread known to DPDK, with the cores that it may run on now: pin it before.
+    /// On an lcore of the EAL's nothing is to be done.
     ///
     /// # Errors
     /// There are as many as DPDK was built for (128).
     pub fn register_thread(&self) -> Result<RegisteredThread, DpdkError> {
+        // SAFETY: reads a number of this thread.
+        let ours = unsafe { sys::hio_lcore_id() == sys::hio_lcore_none() };
         explain::forget();
         // SAFETY: the EAL was started.
-        if unsafe { sys::rte_thread_register() } != 0 {
+        if ours && unsafe { sys::rte_thread_register() } != 0 {
             // SAFETY: reads a number of this thread.
             let number = unsafe { sys::hio_errno() };
             let help = "start fewer workers, or without secondary processes";
             return Err(DpdkError::new("it takes no further thread", help).because(number));
         }
-        Ok(RegisteredThread { _here: PhantomData, _eal: self.clone() })
+        Ok(RegisteredThread { ours, _here: PhantomData, _eal: self.clone() })
     }
 }
 
@@ -150,7 +155,9 @@ impl RegisteredThread {
 
 impl Drop for RegisteredThread {
     fn drop(&mut self) {
-        // SAFETY: this thread was registered; the type can't leave it.
-        unsafe { sys::rte_thread_unregister() };
+        if self.ours {
+            // SAFETY: this thread was registered; the type can't leave it.
+            unsafe { sys::rte_thread_unregister() };
+        }
     }
 }
