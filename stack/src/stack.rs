@@ -372,9 +372,10 @@ impl<L: Link> Stack<L> {
         (end < all).then_some(end)
     }
 
-    /// Writes the packets to and from one remote endpoint to `file` in pcap format, `packets` of
-    /// them at most; port 0 means every port of that address. Each packet is one write, so that the
-    /// file can be read while it grows. It replaces the trace before.
+    /// Writes the packets to and from one remote endpoint, and the state changes of its connections,
+    /// to `file` in pcapng format, `packets` of them at most; port 0 means every port of that
+    /// address. Each is one write, so that the file can be read while it grows. It replaces the trace
+    /// before.
     ///
     /// # Errors
     /// What writing the file's header says.

@@ -78,29 +78,42 @@ impl std::io::Write for Shared {
 }
 
 #[test]
-fn a_trace_is_a_capture_of_one_peers_packets() {
+fn a_trace_is_a_capture_of_one_peers_packets_and_states() {
     let mut pair = Pair::plain();
     pair.stacks[1].listen(80).unwrap();
     let (mut client, mut echo) = (Client::new(), Echo::default());
     let file = Shared::default();
     let every_port = SocketAddr::new(ip(false, 1), 0);
-    pair.stacks[0].trace(every_port, 5, Box::new(file.clone())).unwrap();
+    pair.stacks[0].trace(every_port, 20, Box::new(file.clone())).unwrap();
     client.open(&mut pair.stacks[0], server(true), 9, 100);
     client.open(&mut pair.stacks[0], server(false), 9, 5000);
     pair.run([&mut client, &mut echo], MINUTE, |_| false);
     let file = file.0.lock().unwrap();
-    assert_eq!(file[..4], 0xa1b2_3c4d_u32.to_le_bytes());
-    let mut rest = &file[24..];
-    let mut packets = 0;
-    while !rest.is_empty() {
-        let kept = u32::from_le_bytes(rest[8..12].try_into().unwrap()) as usize;
-        assert_eq!(rest[16] >> 4, 4, "of the IPv4 connection only");
-        let seconds = u32::from_le_bytes(rest[..4].try_into().unwrap());
-        assert!(seconds > 1_700_000_000, "the time of day");
-        rest = &rest[16 + kept..];
-        packets += 1;
+    let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
+    let (mut at, mut kinds, mut packets, mut states) = (0, Vec::new(), 0, Vec::new());
+    while at < file.len() {
+        let (kind, len) = (word(at), word(at + 4) as usize);
+        assert_eq!(word(at + len - 4) as usize, len, "a block ends as it begins");
+        kinds.push(kind);
+        if kind == 6 {
+            let time_ns = u64::from(word(at + 12)) << 32 | u64::from(word(at + 16));
+            assert!(time_ns > 1_700_000_000_000_000_000, "the time of day");
+            let kept = word(at + 20) as usize;
+            if kept > 0 {
+                assert_eq!(file[at + 28] >> 4, 4, "of the IPv4 connection only");
+                packets += 1;
+            } else {
+                assert_eq!(file[at + 28..at + 30], [1, 0], "a comment");
+                let text = &file[at + 32..at + 32 + usize::from(file[at + 30])];
+                states.push(String::from_utf8(text.to_vec()).unwrap());
+            }
+        }
+        at += len;
     }
-    assert_eq!(packets, 5);
+    assert_eq!(kinds[..2], [0x0a0d_0d0a, 1]);
+    assert_eq!(packets + states.len(), 20, "as many records as were wanted");
+    let states: Vec<_> = states.iter().map(|text| text.split(": ").last().unwrap()).collect();
+    assert_eq!(states, ["SYN-SENT", "ESTABLISHED", "FIN-WAIT-1", "TIME-WAIT"]);
 }
 
 #[test]

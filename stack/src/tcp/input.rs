@@ -3,7 +3,7 @@
 
 use smoltcp::socket::tcp::State;
 
-use super::{MTU_MIN_V6, PATH_MTU_AGE, Tcp, instant};
+use super::{MTU_MIN_V6, PATH_MTU_AGE, Tcp, instant, state_name};
 use crate::Gone;
 use crate::conn::{NO_SCALE, Phase, Tuple};
 use crate::device::Wire;
@@ -254,7 +254,8 @@ impl Tcp {
         packet: &[u8],
         out: &mut Out<'_, T>,
     ) {
-        let slot = self.table.conns.at(index).live;
+        let conn = self.table.conns.at(index);
+        let (slot, tuple) = (conn.live, conn.tuple);
         let now = out.now;
         let paths = &mut self.core.paths;
         let news = self.table.slots.with_set(slot, |set, live| {
@@ -266,6 +267,9 @@ impl Tcp {
             path.interface.poll_ingress_single(instant(now), &mut wire, set);
             live.note(&out.sent, now);
             let is = Snapshot::of(set.get(handle));
+            if let Some(trace) = &mut out.net.trace {
+                trace.state(&tuple, state_name(is.state), now);
+            }
             follow(live, segment, was, is, now)
         });
         if news.opened {

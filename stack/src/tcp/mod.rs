@@ -23,6 +23,7 @@ use std::time::Duration;
 use hioload_core::{Now, TimerWheel};
 use smoltcp::iface::{Config, Interface};
 use smoltcp::phy::DeviceCapabilities;
+use smoltcp::socket::tcp::State;
 use smoltcp::time::Instant;
 use smoltcp::wire::HardwareAddress;
 
@@ -97,6 +98,23 @@ pub(crate) struct Core {
 /// smoltcp's clock.
 pub(crate) fn instant(now: Now) -> Instant {
     Instant::from_micros((now.as_nanos() / 1_000) as i64)
+}
+
+/// As RFC 9293 §3.3.2 calls it.
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Closed => "CLOSED",
+        State::Listen => "LISTEN",
+        State::SynSent => "SYN-SENT",
+        State::SynReceived => "SYN-RECEIVED",
+        State::Established => "ESTABLISHED",
+        State::FinWait1 => "FIN-WAIT-1",
+        State::FinWait2 => "FIN-WAIT-2",
+        State::CloseWait => "CLOSE-WAIT",
+        State::Closing => "CLOSING",
+        State::LastAck => "LAST-ACK",
+        State::TimeWait => "TIME-WAIT",
+    }
 }
 
 impl Tcp {

@@ -7,7 +7,7 @@ use hioload_core::Now;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{self, State};
 
-use super::{Core, Path, Tcp, instant};
+use super::{Core, Path, Tcp, instant, state_name};
 use crate::config::StackConfig;
 use crate::conn::{ConnId, Phase};
 use crate::counters::StackCounters;
@@ -117,6 +117,10 @@ impl Tcp {
         let Some((poll, timer, news)) = settled else {
             return self.finish(index, Gone::Failed, out.now);
         };
+        if let Some(trace) = &mut out.net.trace {
+            let tuple = self.table.conns.at(index).tuple;
+            trace.state(&tuple, state_name(poll.state), out.now);
+        }
         if poll.ask {
             self.ask(index, slot, out);
         }
@@ -150,6 +154,10 @@ impl Tcp {
             }
             let idle = self.core.config.freeze_after;
             if idle.is_some_and(|idle| out.now >= live.active.after(idle)) && live.wanted == 0 {
+                if let Some(trace) = &mut out.net.trace {
+                    let tuple = self.table.conns.at(index).tuple;
+                    trace.state(&tuple, "ESTABLISHED, frozen", out.now);
+                }
                 return self.freeze(index);
             }
         }
