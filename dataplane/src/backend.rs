@@ -88,6 +88,10 @@ impl<L: Port> Frames<L> {
         let until = [until, self.stack.next_deadline(), doubt, at_most];
         let until = until.into_iter().flatten().min();
         let timeout = until.map(|at| timespec(at.since(now)));
+        if !self.bell.sleep() {
+            self.bell.awake(false);
+            return Ok(now);
+        }
         let began = Instant::now();
         let link = self.stack.link_mut();
         let mut wanted = PollFlags::IN;
@@ -97,12 +101,11 @@ impl<L: Port> Frames<L> {
         if let Attention::Descriptor(fd) = link.attention() {
             fds.push(PollFd::from_borrowed_fd(fd, wanted));
         }
-        match poll(&mut fds, timeout.as_ref()) {
+        let woken = poll(&mut fds, timeout.as_ref());
+        self.bell.awake(!fds[0].revents().is_empty());
+        match woken {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
-        }
-        if !fds[0].revents().is_empty() {
-            self.bell.clear();
         }
         self.meter.waited();
         Ok(now.after(began.elapsed()))
