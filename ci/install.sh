@@ -66,6 +66,7 @@ install_lab() {
     want ip iproute2
     want ethtool ethtool
     want ping iputils-ping
+    want tcpdump tcpdump
 }
 
 # libdpdk with its drivers, and a libclang for bindgen.

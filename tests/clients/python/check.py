@@ -4,6 +4,7 @@ check.py echo URL...                 against the echo app, each address in turn
 check.py broadcast URL               against the broadcast app
 check.py drain URL --pid PID         connects, sends SIGTERM to the server, expects 1001
 check.py subprotocol URL             against the chat example
+check.py bad-wire URL...             the echo checks that fit a wire which loses frames: up to 64 KiB
 
 Every check has a limit of its own, is run on a fresh connection, and prints a line where it
 fails. The exit code says whether all of them passed.
@@ -22,6 +23,7 @@ from websockets.exceptions import ConnectionClosed
 
 MIB = 1 << 20
 SIZES = [1, 125, 126, 127, 65535, 65536, MIB]
+PIPELINED = 2000
 LIMIT_S = 20
 QUIET_S = 0.3
 
@@ -100,7 +102,7 @@ async def ping_between_fragments(url):
 
 
 async def pipelined(url):
-    sizes = [random.Random(i).choice([1, 20, 125, 126, 1000, 4000]) for i in range(2000)]
+    sizes = [random.Random(i).choice([1, 20, 125, 126, 1000, 4000]) for i in range(PIPELINED)]
     async with connect(url, max_size=None) as ws:
 
         async def send_all():
@@ -266,6 +268,18 @@ ECHO = [
     path_and_query_accepted,
     compression_offered,
 ]
+# A lost frame may cost its sender a second: less is sent, and there is more time for it.
+BAD_WIRE = [
+    echo_text,
+    echo_binary,
+    echo_empty,
+    ping_between_fragments,
+    pipelined,
+    ping_answered,
+    close_echoed,
+    invalid_utf8_refused,
+    path_and_query_accepted,
+]
 BROADCAST = [others_receive, all_workers_receive, large_broadcast]
 
 
@@ -286,10 +300,15 @@ async def run(checks):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=["echo", "broadcast", "drain", "subprotocol"])
+    parser.add_argument("mode", choices=["echo", "broadcast", "drain", "subprotocol", "bad-wire"])
     parser.add_argument("urls", nargs="+")
     parser.add_argument("--pid", type=int)
     args = parser.parse_args()
+
+    if args.mode == "bad-wire":
+        global PIPELINED, LIMIT_S
+        SIZES.remove(MIB)
+        PIPELINED, LIMIT_S = 100, 60
 
     def named(check, url, *more):
         return f"{check.__name__} {urlsplit(url).netloc}", check(url, *more)
@@ -297,6 +316,7 @@ def main():
     first = args.urls[0]
     checks = {
         "echo": lambda: [named(check, url) for url in args.urls for check in ECHO],
+        "bad-wire": lambda: [named(check, url) for url in args.urls for check in BAD_WIRE],
         "broadcast": lambda: [named(check, first) for check in BROADCAST],
         "drain": lambda: [named(drain, first, args.pid)],
         "subprotocol": lambda: [named(subprotocol, first)],
