@@ -119,7 +119,7 @@ fn setting<T>(name: &'static str, problem: impl Into<String>) -> Result<T, Error
 }
 
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Ready, Run, plan, take};
+pub(crate) use linux::{Ready, Run, Shared, plan, take};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -147,6 +147,11 @@ mod linux {
     /// Class of the rings of a new connection: 16 KiB each way, which is eleven full segments. In
     /// the smallest class a peer that delays its acknowledgements slows a stream to a crawl.
     const RING_CLASS: u8 = 1;
+    /// What an idle connection costs in the stack's tables: record, flow entry, timer.
+    const IDLE_BYTES: u64 = 160;
+    /// Bounds of the table of connections.
+    const CONNECTIONS_LEAST: u64 = 1 << 16;
+    const CONNECTIONS_MOST: u64 = 1 << 27;
     /// Packets that a trace has at most: 27 MB.
     const TRACE_PACKETS: u32 = 100_000;
 
@@ -354,12 +359,11 @@ mod linux {
         pub(crate) fn with<R>(
             self,
             now: Now,
-            admission: Admission,
-            view: &Slot,
+            shared: Shared<'_>,
             run: impl Run<R>,
         ) -> io::Result<R> {
             let Ready { link, counters, config, ports, trace, .. } = self;
-            let rest = Rest { counters, config, ports, trace, admission, view };
+            let rest = Rest { counters, config, ports, trace, shared };
             match link {
                 OpenLink::Tap(link) => Ok(run.on(rest.frames(link, now)?)),
                 OpenLink::AfPacket(link) => Ok(run.on(rest.frames(link, now)?)),
@@ -378,19 +382,33 @@ mod linux {
         fn on<L: Port>(self, backend: Frames<L>) -> R;
     }
 
+    /// What a worker's TCP/IP has of the server.
+    pub(crate) struct Shared<'a> {
+        /// The limits of connections.
+        pub(crate) admission: Admission,
+        /// Memory for sockets and rings, and the same again for what idle connections keep.
+        pub(crate) memory_bytes: u64,
+        /// Where it can be looked at.
+        pub(crate) view: &'a Slot,
+    }
+
     /// All that a backend needs besides its link.
     struct Rest<'a> {
         counters: Arc<LinkCounters>,
         config: StackConfig,
         ports: Vec<u16>,
         trace: Option<(SocketAddr, File)>,
-        admission: Admission,
-        view: &'a Slot,
+        shared: Shared<'a>,
     }
 
     impl Rest<'_> {
         fn frames<L: Port>(self, link: L, now: Now) -> io::Result<Frames<L>> {
-            let Rest { counters, config, ports, trace, admission, view } = self;
+            let Rest { counters, mut config, ports, trace, shared } = self;
+            let Shared { admission, memory_bytes, view } = shared;
+            config.memory_max_bytes = memory_bytes;
+            let connections =
+                (memory_bytes / IDLE_BYTES).clamp(CONNECTIONS_LEAST, CONNECTIONS_MOST);
+            config.connections_max = connections as u32;
             let mut stack = Stack::new(link, &config, now).map_err(io::Error::other)?;
             stack.admit_by(move |peer| admission.admits(peer));
             for port in ports {

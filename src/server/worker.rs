@@ -226,6 +226,9 @@ fn spawn<H: Handler + 'static>(
         let view = seat.view;
         let pinned = cpu.map(|cpu| host::pin(cpu).map(|()| cpu).map_err(|error| (cpu, error)));
         let cpu = pinned.as_ref().and_then(|pinned| pinned.as_ref().ok().copied());
+        // The workers of a node have as much again for the connections of their own TCP/IP.
+        #[cfg(target_os = "linux")]
+        let memory_bytes = pool.budget_bytes() / workers as u64;
         let pool = pool.share();
         let max_unsent_bytes = settings.max_unsent_bytes;
         let parts = Parts { settings, pool: pool.clone(), inbox, counters, admission };
@@ -242,7 +245,8 @@ fn spawn<H: Handler + 'static>(
             Transport::Network(network) => {
                 let now = work.clock.now();
                 let admission = work.parts.admission.clone();
-                network.with(now, admission, &view, work).map_err(cannot_start)??;
+                let shared = super::network::Shared { admission, memory_bytes, view: &view };
+                network.with(now, shared, work).map_err(cannot_start)??;
             }
         }
         guard.disarm();
