@@ -95,7 +95,7 @@ pub struct Options {
     /// Peer whose packets are written to --trace-file, the first 100000
     #[arg(long, value_name = "IP[:PORT]")]
     pub trace_connection: Option<String>,
-    /// File for them, in pcap format
+    /// File for them, in pcapng format
     #[arg(long, value_name = "FILE")]
     pub trace_file: Option<PathBuf>,
     /// Messages that a batch hands to the app at most [default: 32]

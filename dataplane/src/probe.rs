@@ -68,7 +68,7 @@ impl Probe {
         wait(&answer)
     }
 
-    /// Has packets to and from `remote` written to `file` in pcap format, `packets` of them at most;
+    /// Has packets to and from `remote` written to `file` in pcapng format, `packets` of them at most;
     /// port 0 is every port of that address. Replaces the trace before.
     ///
     /// # Errors

@@ -99,7 +99,7 @@ impl Network {
         self
     }
 
-    /// Writes the packets to and from a peer (an IP address, or one with a port) to a file in pcap
+    /// Writes the packets to and from a peer (an IP address, or one with a port) to a file in pcapng
     /// format, the first 100,000 of them.
     pub fn trace(mut self, peer: impl ToString, file: impl Into<PathBuf>) -> Self {
         self.trace = Some((peer.to_string(), file.into()));

@@ -81,7 +81,7 @@ impl Monitor {
         Ok(all)
     }
 
-    /// Has this program's own TCP/IP write packets to and from `peer` to a file in pcap format,
+    /// Has this program's own TCP/IP write packets to and from `peer` to a file in pcapng format,
     /// `packets` of them at most, beginning now; port 0 is every port of that address. Each worker
     /// gets a file of its own from `open`, which is told the worker's index. It ends a trace before.
     ///
