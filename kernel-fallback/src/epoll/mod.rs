@@ -1,13 +1,14 @@
 //! The epoll backend: level-triggered, one instance a worker, nothing shared between workers but
 //! the address that they listen on.
 //!
-//! A turn: `poll` collects events (`poll.rs`, `accept.rs`), the halves lend and take windows of
-//! the receive arena (`halves.rs`, `arena.rs`, `pending.rs`), `flush` sends what a connection is
-//! owed in one call (`flush.rs`) and keeps what the kernel has no room for (`backlog.rs`). System
-//! calls are in `sys.rs`, connection records in `conn.rs`. An idle connection costs its record
-//! (36 bytes at most) and no buffer.
+//! A turn: `poll` waits and collects events (`poll.rs`, `alarm.rs`, `accept.rs`), the halves lend and
+//! take windows of the receive arena (`halves.rs`, `arena.rs`, `pending.rs`), `flush` sends what a
+//! connection is owed in one call (`flush.rs`) and keeps what the kernel has no room for
+//! (`backlog.rs`). System calls are in `sys.rs`, connection records in `conn.rs`. An idle connection
+//! costs its record (36 bytes at most) and no buffer.
 
 mod accept;
+mod alarm;
 mod arena;
 mod backlog;
 mod conn;
@@ -37,6 +38,7 @@ use hioload_pipeline::backend::{
 
 use crate::counters::SocketCounters;
 use accept::Acceptor;
+use alarm::Alarm;
 use arena::Arena;
 use backlog::Backlog;
 use conn::{CLOSING, CONNECTING, OWED_EOF, OWED_WRITABLE, PAUSED, REFUSED, Table};
@@ -48,6 +50,8 @@ pub use listener::{ListenError, Listener, Listeners};
 
 /// What epoll carries for the bell; never a connection or a listener.
 const BELL_SLOT: u32 = u32::MAX;
+/// The same for the alarm.
+const ALARM_SLOT: u32 = u32::MAX - 1;
 /// Reports taken from the kernel a turn.
 const REPORTS: usize = 512;
 
@@ -110,6 +114,7 @@ pub struct Epoll {
     spare_backlogs: Vec<Backlog>,
     reports: Box<[sys::RawEvent]>,
     bell: Arc<Bell>,
+    alarm: Alarm,
     pool: Pool,
     pending_max_bytes: usize,
     counters: Arc<SocketCounters>,
@@ -128,8 +133,10 @@ impl Epoll {
         let EpollConfig { listeners, pool, counters, .. } = config;
         let ep = sys::epoll_create()?;
         let bell = Bell::new()?;
-        let bell_data = u64::from(BELL_SLOT);
-        sys::watch(ep.as_raw_fd(), bell.fd(), sys::IN | sys::EDGE, bell_data)?;
+        let alarm = Alarm::new()?;
+        for (fd, slot) in [(bell.fd(), BELL_SLOT), (alarm.fd(), ALARM_SLOT)] {
+            sys::watch(ep.as_raw_fd(), fd, sys::IN | sys::EDGE, u64::from(slot))?;
+        }
         Ok(Epoll {
             acceptor: Acceptor::new(ep.as_raw_fd(), listeners, config.accept_burst)?,
             table: Table::new(ep, config.expected_connections, Arc::clone(&counters)),
@@ -139,6 +146,7 @@ impl Epoll {
             spare_backlogs: Vec::new(),
             reports: vec![sys::RawEvent { events: 0, u64: 0 }; REPORTS].into_boxed_slice(),
             bell: Arc::new(bell),
+            alarm,
             pool,
             pending_max_bytes: config.pending_max_bytes,
             counters,

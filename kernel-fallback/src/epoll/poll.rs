@@ -5,7 +5,6 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::time::Duration;
 
 use hioload_core::clock::Now;
 use hioload_core::wait::Wait;
@@ -16,7 +15,7 @@ use super::conn::{
     CLOSING, CONNECTING, EOF, NONE, OWED_EOF, OWED_WRITABLE, PAUSED, gone_by, unpack,
 };
 use super::halves::is_temporary;
-use super::{BELL_SLOT, Epoll, sys};
+use super::{ALARM_SLOT, BELL_SLOT, Epoll, sys};
 
 /// Receives of what is discarded, a connection a turn.
 const DISCARDS_MAX: usize = 2;
@@ -40,7 +39,7 @@ impl Epoll {
             return Ok(());
         }
         let timeout = match events.as_slice().is_empty() {
-            true => timeout_ms(now, wait),
+            true => self.alarm.timeout_ms(now, wait),
             false => 0,
         };
         self.counters.wait_calls_total.inc();
@@ -54,6 +53,8 @@ impl Epoll {
             let (raw, id) = (report.events, unpack(report.u64));
             if id.slot < LISTENER_SLOTS {
                 self.reported(id, raw, events);
+            } else if id.slot == ALARM_SLOT {
+                self.alarm.went_off();
             } else if id.slot != BELL_SLOT {
                 self.acceptor.accept(id.slot, now, &mut self.table, events, &self.counters);
             }
@@ -184,35 +185,5 @@ impl Epoll {
                 }
             }
         }
-    }
-}
-
-/// epoll's timeout: rounded up, so that a deadline has passed when it ends.
-fn timeout_ms(now: Now, wait: Wait) -> i32 {
-    match wait {
-        Wait::Poll => 0,
-        Wait::Until(None) => -1,
-        Wait::Until(Some(at)) => {
-            let millis = at.since(now).as_nanos().div_ceil(Duration::from_millis(1).as_nanos());
-            i32::try_from(millis).unwrap_or(i32::MAX)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn timeouts_are_rounded_up_and_bounded() {
-        let now = Now::from_nanos(5_000_000);
-        let until = |nanos| timeout_ms(now, Wait::Until(Some(Now::from_nanos(nanos))));
-        assert_eq!(until(0), 0);
-        assert_eq!(until(5_000_000), 0);
-        assert_eq!(until(5_000_001), 1);
-        assert_eq!(until(7_000_000), 2);
-        assert_eq!(until(u64::MAX), i32::MAX);
-        assert_eq!(timeout_ms(now, Wait::Until(None)), -1);
-        assert_eq!(timeout_ms(now, Wait::Poll), 0);
     }
 }

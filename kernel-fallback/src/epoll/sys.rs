@@ -9,6 +9,7 @@ use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::time::Duration;
 
 /// One event as the kernel reports it.
 pub(super) type RawEvent = libc::epoll_event;
@@ -70,6 +71,23 @@ pub(super) fn epoll_wait(ep: RawFd, events: &mut [RawEvent], timeout_ms: i32) ->
 pub(super) fn eventfd() -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
     owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+}
+
+/// A timer of the monotonic clock that isn't set.
+pub(super) fn timerfd() -> io::Result<OwnedFd> {
+    let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+    // SAFETY: takes numbers only.
+    owned(unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) })
+}
+
+/// Sets a timer to go off once, `after` from now; what was set before is forgotten.
+pub(super) fn timerfd_set(fd: RawFd, after: Duration) -> io::Result<()> {
+    // SAFETY: all zeros is a valid value of this plain struct: no interval, and not set.
+    let mut when: libc::itimerspec = unsafe { mem::zeroed() };
+    when.it_value.tv_sec = libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX);
+    when.it_value.tv_nsec = libc::c_long::from(after.subsec_nanos());
+    // SAFETY: the kernel reads `when`, which lives, and writes nothing.
+    check(unsafe { libc::timerfd_settime(fd, 0, &when, ptr::null_mut()) }).map(drop)
 }
 
 pub(super) fn eventfd_add(fd: RawFd) -> io::Result<()> {

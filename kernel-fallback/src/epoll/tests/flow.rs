@@ -161,6 +161,18 @@ fn another_thread_wakes_a_waiting_worker_and_one_about_to_wait() {
     assert!(start.elapsed() >= Duration::from_millis(20));
 }
 
+/// Long waits end by the alarm, and each of them, though it is never read.
+#[test]
+fn a_wait_of_seconds_ends_when_it_should_and_so_does_the_next() {
+    let mut rig = Rig::new();
+    for _ in 0..2 {
+        let wait = Duration::from_millis(1_050);
+        let start = Instant::now();
+        assert_eq!(rig.poll(wait), []);
+        assert!(start.elapsed() >= wait && start.elapsed() < PATIENCE);
+    }
+}
+
 #[test]
 fn accepting_stops_and_goes_on_as_told() {
     let mut rig = Rig::new();
