@@ -1,7 +1,9 @@
 //! What a 64-byte echo costs the server's TCP, by number of connections, in turn and at random;
 //! what a freeze and a thaw cost; beside smoltcp alone.
 //!
-//! `echo_cost [connections ...]` measures time: subjects interleaved, the median of many stretches.
+//! `echo_cost [SUBJECT ...] [CONNECTIONS ...]` measures time: subjects interleaved, the median of
+//! many stretches. Without subjects it measures all, and freezing and thawing as well.
+//!
 //! `echo_cost count SUBJECT CONNECTIONS ORDER ROUNDS` runs without a clock, for callgrind with
 //! `--toggle-collect='*::measured'` (`thaw_all` for thaws). Subjects:
 //!
@@ -24,6 +26,7 @@ use load::{BURST_USUAL, Load, Order, Subject, Turns};
 /// Stretches that each subject is measured in, in turn with the others.
 const STRETCHES: usize = 15;
 const IDLE: Duration = Duration::from_secs(5);
+const SUBJECTS: [&str; 4] = ["stack", "layers", "floor", "set"];
 /// Where one set is still bearable.
 const ONE_SET_MAX: u32 = 10_000;
 
@@ -32,16 +35,23 @@ fn main() {
     if args.first().is_some_and(|arg| arg == "count") {
         return count(&args[1..]);
     }
-    let counts: Vec<u32> = match args.iter().map(|arg| arg.parse()).collect() {
+    let (numbers, names): (Vec<&str>, Vec<&str>) =
+        args.iter().map(String::as_str).partition(|arg| arg.starts_with(|c: char| c.is_numeric()));
+    let counts: Vec<u32> = match numbers.iter().map(|arg| arg.parse()).collect() {
         Ok(counts) if !Vec::is_empty(&counts) => counts,
         Ok(_) => vec![1, 100, 10_000, 100_000, 1_000_000],
         Err(error) => return eprintln!("a number of connections each: {error}"),
     };
+    if let Some(name) = names.iter().find(|name| !SUBJECTS.contains(name)) {
+        return eprintln!("{name} is none of {SUBJECTS:?}");
+    }
     println!("entry {CONN_BYTES} B, header {HEAD_BYTES} B a connection");
     println!("bursts of {BURST_USUAL}; ns a round trip: median of {STRETCHES} [quartiles], least");
     for count in counts {
-        time(count);
-        freeze_and_thaw(count);
+        time(count, &names);
+        if names.is_empty() {
+            freeze_and_thaw(count);
+        }
     }
 }
 
@@ -63,19 +73,21 @@ fn make(name: &str, count: u32) -> Option<Box<dyn Subject>> {
     })
 }
 
-fn time(count: u32) {
+fn time(count: u32, only: &[&str]) {
     // Three subjects of a million connections don't fit in most machines at once.
     let together: &[&[&'static str]] = match count {
         0..=200_000 => &[&["floor", "stack", "layers"]],
         _ => &[&["floor", "stack"], &["layers"]],
     };
+    let wanted = |name: &str| only.is_empty() || only.contains(&name);
     for names in together {
-        let row = |&name| {
+        let row = |name: &'static str| {
             let subject = make(name, count).expect("named above");
             let turns = Turns::new(count, Order::RoundRobin, BURST_USUAL);
             Row { name, subject, turns, nanos: Vec::new() }
         };
-        let mut rows: Vec<Row> = names.iter().map(row).collect();
+        let mut rows: Vec<Row> =
+            names.iter().copied().filter(|name| wanted(name)).map(row).collect();
         for order in [Order::RoundRobin, Order::Random] {
             for row in &mut rows {
                 row.turns = Turns::new(count, order, BURST_USUAL);
@@ -91,7 +103,7 @@ fn time(count: u32) {
             rows.iter().for_each(|row| report(count, order, row, &rows[0]));
         }
     }
-    if count <= ONE_SET_MAX {
+    if count <= ONE_SET_MAX && wanted("set") {
         let mut subject = Bare::new(count, Sets::One);
         let mut turns = Turns::new(count, Order::Random, BURST_USUAL);
         let rounds = (4_000_000 / count).clamp(256, 200_000);

@@ -7,6 +7,7 @@ pub mod bare;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use arrayvec::ArrayVec;
 use hioload_core::Now;
 use hioload_stack::{
     Address, BURST, ConnId, Event, Link, LinkInfo, LinkRx, LinkTx, Offloads, RxChecksum, RxFrame,
@@ -249,18 +250,21 @@ impl Load {
     #[inline(always)]
     fn turn(&mut self) -> usize {
         self.stack.poll(self.now);
-        let mut answered = 0;
+        // As a server does it: all news first, then one turn for all of it.
+        let mut readable: ArrayVec<ConnId, BURST_MAX> = ArrayVec::new();
         while let Some(event) = self.stack.next_event() {
             match event {
-                Event::Readable(id) => {
-                    let (mut rx, mut tx) = self.stack.turn();
-                    if let Some(window) = rx.take(id) {
-                        assert!(tx.send(id, window));
-                        answered += 1;
-                    }
-                }
+                Event::Readable(id) => readable.push(id),
                 Event::Opened(id) => self.ids.push(id),
                 _ => panic!("nothing else happens here: {event:?}"),
+            }
+        }
+        let mut answered = 0;
+        let (mut rx, mut tx) = self.stack.turn();
+        for id in readable {
+            if let Some(window) = rx.take(id) {
+                assert!(tx.send(id, window));
+                answered += 1;
             }
         }
         self.stack.flush(self.now);
