@@ -19,6 +19,8 @@ pub mod pool;
 #[allow(unsafe_code)]
 pub mod region;
 #[allow(unsafe_code)]
+mod region_vec;
+#[allow(unsafe_code)]
 pub mod ring;
 pub mod slab;
 #[allow(unsafe_code)]
@@ -32,6 +34,7 @@ pub use frame::Frame;
 pub use local::{LocalFrame, LocalFrames};
 pub use pool::{NodePool, Pool, PoolBuf, PoolConfig, PoolStats, Pressure};
 pub use region::{MemoryError, MemoryKind};
+pub use region_vec::RegionVec;
 pub use ring::{mpsc, spsc};
 pub use slab::{Key, Slab};
 pub use wait::{Idle, Wait};
