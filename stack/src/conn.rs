@@ -6,7 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use hioload_core::TimerKey;
+use hioload_core::region::HUGE_PAGE_BYTES;
+use hioload_core::{RegionVec, TimerKey};
 
 use crate::slots::{Slots, prefetch};
 
@@ -128,16 +129,20 @@ pub const CONN_BYTES: usize = size_of::<Conn>();
 const _: () = assert!(CONN_BYTES == 64);
 const _: () = assert!(size_of::<Record>() <= 24);
 
-const CHUNK_SHIFT: u32 = 12;
+/// A chunk is a hugepage.
+const CHUNK_SHIFT: u32 = 15;
 const CHUNK: usize = 1 << CHUNK_SHIFT;
+const _: () = assert!(CHUNK * CONN_BYTES == HUGE_PAGE_BYTES);
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Conns {
-    chunks: Vec<Box<[Conn]>>,
+    chunks: Vec<RegionVec<Conn>>,
     free: Vec<u32>,
     used: u32,
     max: u32,
+    huge: bool,
+    node: Option<u32>,
 }
 
 fn vacant() -> Conn {
@@ -156,8 +161,8 @@ fn vacant() -> Conn {
 }
 
 impl Conns {
-    pub(crate) fn new(max: u32) -> Conns {
-        Conns { chunks: Vec::new(), free: Vec::new(), used: 0, max }
+    pub(crate) fn new(max: u32, huge: bool, node: Option<u32>) -> Conns {
+        Conns { chunks: Vec::new(), free: Vec::new(), used: 0, max, huge, node }
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -173,23 +178,30 @@ impl Conns {
         self.len() >= self.max
     }
 
-    /// Takes an entry; `None` where the table is full.
+    /// Takes an entry; `None` where the table is full or the system has no memory.
     pub(crate) fn take(&mut self, tuple: Tuple, phase: Phase, live: u32) -> Option<u32> {
         if self.is_full() {
             return None;
         }
-        let index = self.free.pop().unwrap_or_else(|| {
-            if self.used as usize == self.chunks.len() * CHUNK {
-                self.chunks.push((0..CHUNK).map(|_| vacant()).collect());
-            }
-            self.used += 1;
-            self.used - 1
-        });
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => self.add()?,
+        };
         let conn = self.at_mut(index);
         let (generation, in_dirty, in_ready) = (conn.generation, conn.in_dirty, conn.in_ready);
         // A stale place in a list is harmless: whoever walks it looks at what is here now.
         *conn = Conn { tuple, phase, live, generation, in_dirty, in_ready, ..vacant() };
         Some(index)
+    }
+
+    /// Makes one more entry.
+    fn add(&mut self) -> Option<u32> {
+        if self.used as usize == self.chunks.len() * CHUNK {
+            self.chunks.push(RegionVec::with_capacity(CHUNK, self.huge, self.node).ok()?);
+        }
+        self.chunks.last_mut()?.push(vacant()).ok()?;
+        self.used += 1;
+        Some(self.used - 1)
     }
 
     /// Gives an entry back; its names are dead from now on.
@@ -251,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_stale_name_reaches_nobody_and_the_table_is_bounded() {
-        let mut conns = Conns::new(2);
+        let mut conns = Conns::new(2, false, None);
         let first = conns.take(Tuple::default(), Phase::Live, 7).unwrap();
         let id = conns.id(first);
         assert_eq!(conns.index(id), Some(first));

@@ -1,8 +1,10 @@
 //! The flow table: hash of a 4-tuple to connection, 8 bytes an entry.
 //!
-//! Open addressing with linear probing. It grows at a load of 0.75 by a second table of twice the
+//! Open addressing with linear probing, on hugepages where there are any. It grows at a load of 0.75 by a second table of twice the
 //! size, into which each change moves a few entries: no operation ever walks the table. The hash
 //! is keyed (see [`crate::secret`]), so that no stranger can aim at one bucket.
+
+use hioload_core::RegionVec;
 
 use crate::slots::prefetch;
 
@@ -19,12 +21,14 @@ const SMALLEST: usize = 64;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct FlowTable {
-    buckets: Vec<Entry>,
-    /// What is left behind while growing; empty otherwise.
-    old: Vec<Entry>,
+    buckets: RegionVec<Entry>,
+    /// What is left behind while growing.
+    old: Option<RegionVec<Entry>>,
     /// Buckets of `old` below this are empty or moved.
     cursor: usize,
     len: usize,
+    huge: bool,
+    node: Option<u32>,
 }
 
 fn entry(hash: u32, value: u32) -> Entry {
@@ -67,13 +71,15 @@ fn put(table: &mut [Entry], entry: Entry) {
 }
 
 impl FlowTable {
-    pub(crate) fn new() -> FlowTable {
-        FlowTable { buckets: vec![0; SMALLEST], old: Vec::new(), cursor: 0, len: 0 }
+    /// An empty table, on hugepages with `huge`, near `node`; `None` where the system has no memory.
+    pub(crate) fn new(huge: bool, node: Option<u32>) -> Option<FlowTable> {
+        let buckets = RegionVec::zeroed(SMALLEST, huge, node).ok()?;
+        Some(FlowTable { buckets, old: None, cursor: 0, len: 0, huge, node })
     }
 
     /// Buckets that there is memory for.
     pub(crate) fn buckets(&self) -> usize {
-        self.buckets.len() + self.old.len()
+        self.buckets.len() + self.old.as_ref().map_or(0, |old| old.len())
     }
 
     #[cfg(test)]
@@ -93,7 +99,8 @@ impl FlowTable {
         if let Some(at) = probe(&self.buckets, hash, &mut is) {
             return Some(value_of(self.buckets[at]));
         }
-        probe(&self.old, hash, is).map(|at| value_of(self.old[at]))
+        let old = self.old.as_ref()?;
+        probe(old, hash, is).map(|at| value_of(old[at]))
     }
 
     /// The first value with this hash: for prefetching what it names.
@@ -103,20 +110,24 @@ impl FlowTable {
         (hash_of(found) == hash && found != 0).then(|| value_of(found))
     }
 
-    /// Adds a value that isn't there yet, below 2^32 - 2. The caller bounds their number.
-    pub(crate) fn insert(&mut self, hash: u32, value: u32) {
+    /// Adds a value that isn't there yet, below 2^32 - 2. The caller bounds their number. False
+    /// where the table is full and the system has no memory for a larger one.
+    pub(crate) fn insert(&mut self, hash: u32, value: u32) -> bool {
         self.migrate();
         if (self.len + 1) * 4 > self.buckets.len() * 3 {
             // What is left of an earlier growth first; in practice nothing is.
-            while !self.old.is_empty() {
+            while self.old.is_some() {
                 self.migrate();
             }
-            let bigger = vec![0; self.buckets.len() * 2];
-            self.old = std::mem::replace(&mut self.buckets, bigger);
+            let Ok(bigger) = RegionVec::zeroed(self.buckets.len() * 2, self.huge, self.node) else {
+                return false;
+            };
+            self.old = Some(std::mem::replace(&mut self.buckets, bigger));
             self.cursor = 0;
         }
         put(&mut self.buckets, entry(hash, value));
         self.len += 1;
+        true
     }
 
     /// Takes a value out; false where it isn't there.
@@ -124,8 +135,10 @@ impl FlowTable {
         self.migrate();
         if let Some(at) = probe(&self.buckets, hash, |found| found == value) {
             self.close_gap(at);
-        } else if let Some(at) = probe(&self.old, hash, |found| found == value) {
-            self.old[at] = MOVED;
+        } else if let Some(old) = &mut self.old
+            && let Some(at) = probe(old, hash, |found| found == value)
+        {
+            old[at] = MOVED;
         } else {
             return false;
         }
@@ -155,20 +168,18 @@ impl FlowTable {
     }
 
     fn migrate(&mut self) {
-        if self.old.is_empty() {
-            return;
-        }
-        let end = (self.cursor + MOVES).min(self.old.len());
+        let Some(old) = &mut self.old else { return };
+        let end = (self.cursor + MOVES).min(old.len());
         for at in self.cursor..end {
-            let found = self.old[at];
+            let found = old[at];
             if found != 0 && found != MOVED {
                 put(&mut self.buckets, found);
-                self.old[at] = MOVED;
+                old[at] = MOVED;
             }
         }
         self.cursor = end;
-        if end == self.old.len() {
-            self.old = Vec::new();
+        if end == old.len() {
+            self.old = None;
         }
     }
 }
@@ -183,13 +194,13 @@ mod tests {
         /// Few distinct hashes, so that runs collide, wrap and are cut in the middle.
         #[test]
         fn behaves_as_a_map_while_it_grows(ops in prop::collection::vec((any::<u32>(), 0u8..5), 1..2000)) {
-            let mut table = FlowTable::new();
+            let mut table = FlowTable::new(false, None).unwrap();
             let mut model: BTreeMap<u32, u32> = BTreeMap::new();
             for (step, (n, op)) in ops.into_iter().enumerate() {
                 if op < 3 {
                     let hash = if n % 3 == 0 { n } else { (n % 97) | (n << 31) };
                     let value = step as u32;
-                    table.insert(hash, value);
+                    prop_assert!(table.insert(hash, value));
                     model.insert(value, hash);
                 } else if let Some((&value, &hash)) = model.range(n % (step as u32 + 1)..).next() {
                     prop_assert!(table.remove(hash, value));
@@ -206,11 +217,11 @@ mod tests {
 
     #[test]
     fn a_million_flows_take_no_more_than_their_budget_and_none_is_lost() {
-        let mut table = FlowTable::new();
+        let mut table = FlowTable::new(false, None).unwrap();
         let hash = |n: u32| n.wrapping_mul(2_654_435_761).rotate_left(7);
         let mut most_at_once = 0;
         for n in 0..1_000_000 {
-            table.insert(hash(n), n);
+            assert!(table.insert(hash(n), n));
             most_at_once = most_at_once.max(table.buckets());
         }
         for n in 0..1_000_000 {

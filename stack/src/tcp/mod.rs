@@ -137,15 +137,16 @@ impl Tcp {
             interface.set_any_ip(true);
             paths.push(Path { mtu, capabilities, interface });
         }
+        let flow = FlowTable::new(config.hugepages, config.node).ok_or(StackError::NoMemory)?;
         Ok(Tcp {
             table: Table {
-                conns: Conns::new(config.connections_max),
+                conns: Conns::new(config.connections_max, config.hugepages, config.node),
                 slots: Slots::new(config.hugepages, config.node, config.memory_max_bytes),
             },
             core: Core {
                 config: config.clone(),
                 counters,
-                flow: FlowTable::new(),
+                flow,
                 wheel: TimerWheel::new(now),
                 dirty: Vec::new(),
                 ready: VecDeque::new(),
@@ -261,7 +262,10 @@ impl Tcp {
     /// Takes an entry and makes it findable.
     fn enter(&mut self, tuple: Tuple, hash: u32, slot: u32) -> Option<u32> {
         let index = self.table.conns.take(tuple, Phase::Live, slot)?;
-        self.core.flow.insert(hash, index);
+        if !self.core.flow.insert(hash, index) {
+            self.table.conns.release(index);
+            return None;
+        }
         self.core.counters.connections.set(u64::from(self.table.conns.len()));
         self.core.counters.flow_buckets.set(self.core.flow.buckets() as u64);
         self.core.counters.slab_bytes.set(self.table.slots.bytes() as u64);
