@@ -55,7 +55,19 @@ impl Tuple {
         }
     }
 
-    /// All of it, for hashing.
+    /// All of it as numbers, for the flow hash.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 3] {
+        let [a, b] = [0, 8].map(|at| {
+            let mut half = [0; 8];
+            half.copy_from_slice(&self.remote[at..at + 8]);
+            u64::from_le_bytes(half)
+        });
+        let ports = u64::from(self.remote_port) << 16 | u64::from(self.local_port);
+        [a, b, ports << 16 | u64::from(self.local) << 8 | u64::from(self.v6)]
+    }
+
+    /// All of it, for the keyed hashes of what strangers see.
     pub(crate) fn bytes(&self) -> [u8; 22] {
         let mut bytes = [0; 22];
         bytes[..16].copy_from_slice(&self.remote);
@@ -226,10 +238,16 @@ impl Conns {
 
     /// The index that a user's name means, if it still means one.
     pub(crate) fn index(&self, id: ConnId) -> Option<u32> {
+        self.named(id).map(|_| id.slot)
+    }
+
+    /// The entry that a user's name means, if it still means one.
+    #[inline]
+    pub(crate) fn named(&self, id: ConnId) -> Option<&Conn> {
         (id.slot < self.used).then_some(())?;
         let conn = self.at(id.slot);
         let named = matches!(conn.phase, Phase::Live | Phase::Frozen);
-        (named && conn.generation == id.generation).then_some(id.slot)
+        (named && conn.generation == id.generation).then_some(conn)
     }
 
     pub(crate) fn id(&self, index: u32) -> ConnId {
