@@ -33,14 +33,6 @@ pub(crate) enum Drop {
     Protocol,
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_be_bytes)
-}
-
 /// A frame without its Ethernet header.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct L2<'a> {
@@ -52,24 +44,25 @@ pub(crate) struct L2<'a> {
 
 /// Takes the Ethernet and VLAN headers off. With `vlan`, only tagged frames of that id are ours;
 /// without, only untagged ones and those with priority only (id 0).
+#[inline(always)]
 pub(crate) fn ethernet(frame: &[u8], mac: [u8; 6], vlan: Option<u16>) -> Result<L2<'_>, Drop> {
-    let to = frame.get(..6).ok_or(Drop::Malformed)?;
-    let group = to[0] & 1 == 1;
-    if !group && to != mac {
+    let (head, mut payload) = frame.split_first_chunk::<14>().ok_or(Drop::Malformed)?;
+    let group = head[0] & 1 == 1;
+    if !group && head[..6] != mac {
         return Err(Drop::NotOurs);
     }
-    let mut ethertype = u16_at(frame, 12).ok_or(Drop::Malformed)?;
-    let mut header = 14;
+    let mut ethertype = u16::from_be_bytes([head[12], head[13]]);
     let mut id = 0;
     if ethertype == ETHERTYPE_VLAN {
-        id = u16_at(frame, 14).ok_or(Drop::Malformed)? & 0xfff;
-        ethertype = u16_at(frame, 16).ok_or(Drop::Malformed)?;
-        header = 18;
+        let (tag, rest) = payload.split_first_chunk::<4>().ok_or(Drop::Malformed)?;
+        id = u16::from_be_bytes([tag[0], tag[1]]) & 0xfff;
+        ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        payload = rest;
     }
     if id != vlan.unwrap_or(0) {
         return Err(Drop::NotOurs);
     }
-    Ok(L2 { ethertype, payload: &frame[header..], group })
+    Ok(L2 { ethertype, payload, group })
 }
 
 /// Writes the Ethernet and VLAN headers and returns their length.
@@ -117,11 +110,12 @@ impl<'a> Ip<'a> {
 }
 
 /// RFC 791, RFC 1122 §3.2.1. Fragments are refused: TCP avoids them (DF, MSS), others attack.
+#[inline(always)]
 pub(crate) fn ipv4(bytes: &[u8], checksum_known_good: bool) -> Result<Ip<'_>, Drop> {
-    let first = *bytes.first().ok_or(Drop::Malformed)?;
-    let header = usize::from(first & 15) * 4;
-    let total = usize::from(u16_at(bytes, 2).ok_or(Drop::Malformed)?);
-    if first >> 4 != 4 || header < 20 || total < header {
+    let fixed = bytes.first_chunk::<20>().ok_or(Drop::Malformed)?;
+    let header = usize::from(fixed[0] & 15) * 4;
+    let total = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+    if fixed[0] >> 4 != 4 || header < 20 || total < header {
         return Err(Drop::Malformed);
     }
     let packet = bytes.get(..total).ok_or(Drop::Malformed)?;
@@ -129,10 +123,10 @@ pub(crate) fn ipv4(bytes: &[u8], checksum_known_good: bool) -> Result<Ip<'_>, Dr
         return Err(Drop::Checksum);
     }
     // More fragments, or an offset.
-    if u16_at(packet, 6).ok_or(Drop::Malformed)? & 0x3fff != 0 {
+    if u16::from_be_bytes([fixed[6], fixed[7]]) & 0x3fff != 0 {
         return Err(Drop::Fragment);
     }
-    let at = |n: usize| Ipv4Addr::new(packet[n], packet[n + 1], packet[n + 2], packet[n + 3]);
+    let at = |n: usize| Ipv4Addr::new(fixed[n], fixed[n + 1], fixed[n + 2], fixed[n + 3]);
     let src = at(12);
     if !is_host_v4(src) || src.is_loopback() {
         return Err(Drop::Malformed);
@@ -142,8 +136,8 @@ pub(crate) fn ipv4(bytes: &[u8], checksum_known_good: bool) -> Result<Ip<'_>, Dr
         header,
         src: src.into(),
         dst: at(16).into(),
-        protocol: packet[9],
-        hop_limit: packet[8],
+        protocol: fixed[9],
+        hop_limit: fixed[8],
     })
 }
 
@@ -158,7 +152,7 @@ fn behind_router_alert(packet: &[u8]) -> Option<(usize, u8)> {
 /// RFC 8200. Extension headers are not walked, but for what [`behind_router_alert`] knows.
 pub(crate) fn ipv6(bytes: &[u8]) -> Result<Ip<'_>, Drop> {
     let header = bytes.get(..40).ok_or(Drop::Malformed)?;
-    let total = 40 + usize::from(u16_at(bytes, 4).ok_or(Drop::Malformed)?);
+    let total = 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
     let packet = bytes.get(..total).ok_or(Drop::Malformed)?;
     if header[0] >> 4 != 6 {
         return Err(Drop::Malformed);
@@ -252,14 +246,16 @@ impl<'a> Segment<'a> {
 }
 
 /// RFC 9293 §3.1. Impossible flags are refused, as is a segment that has neither SYN, RST nor ACK.
+#[inline(always)]
 pub(crate) fn tcp(ip: Ip<'_>, checksum_known_good: bool) -> Result<Segment<'_>, Drop> {
     let bytes = ip.payload();
-    let fixed = bytes.get(..20).ok_or(Drop::Malformed)?;
+    let fixed = bytes.first_chunk::<20>().ok_or(Drop::Malformed)?;
     let header = usize::from(fixed[12] >> 4) * 4;
     let options = bytes.get(20..header).ok_or(Drop::Malformed)?;
     let flags = fixed[13] & (FIN | SYN | RST | PSH | ACK);
-    let src_port = u16_at(fixed, 0).ok_or(Drop::Malformed)?;
-    let dst_port = u16_at(fixed, 2).ok_or(Drop::Malformed)?;
+    let half = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+    let word = |at: usize| u32::from(half(at)) << 16 | u32::from(half(at + 2));
+    let (src_port, dst_port) = (half(0), half(2));
     let both = |mask: u8| flags & mask == mask;
     let sane =
         !both(SYN | FIN) && !both(SYN | RST) && !both(RST | FIN) && flags & (SYN | RST | ACK) != 0;
@@ -273,10 +269,10 @@ pub(crate) fn tcp(ip: Ip<'_>, checksum_known_good: bool) -> Result<Segment<'_>, 
         ip,
         src_port,
         dst_port,
-        seq: u32_at(fixed, 4).ok_or(Drop::Malformed)?,
-        ack: u32_at(fixed, 8).ok_or(Drop::Malformed)?,
+        seq: word(4),
+        ack: word(8),
         flags,
-        window: u16_at(fixed, 14).ok_or(Drop::Malformed)?,
+        window: half(14),
         data_len: (bytes.len() - header) as u32,
         options,
     })

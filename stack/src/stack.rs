@@ -401,7 +401,7 @@ fn count_drop(counters: &StackCounters, why: Drop) {
 }
 
 /// Takes a frame apart. What isn't TCP is dealt with here.
-#[inline]
+#[inline(always)]
 fn receive<'a, T: LinkTx>(
     frame: RxFrame<'a>,
     out: &mut Out<'_, T>,

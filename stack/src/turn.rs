@@ -122,9 +122,10 @@ impl TxTurn<'_> {
         };
         let (now, can_grow) = (self.now, self.core.isn_known);
         let (offer, first) = self.lending.with(|table| {
-            let offer = table.slots.with(slot, |socket, live| {
+            table.slots.with(slot, |socket, live| {
+                let first = !std::mem::replace(&mut live.touched, true);
                 if !socket.may_send() {
-                    return Offer::Taken;
+                    return (Offer::Taken, first);
                 }
                 let room = socket.send_capacity() - socket.send_queue();
                 let mut taken = 0;
@@ -137,10 +138,8 @@ impl TxTurn<'_> {
                         live.growing = live.growing.or(Some(now));
                     }
                 }
-                Offer::Part(taken)
-            });
-            let live = table.slots.live_mut(slot);
-            (offer, !std::mem::replace(&mut live.touched, true))
+                (Offer::Part(taken), first)
+            })
         });
         if first {
             self.touched.push(index);
@@ -152,12 +151,12 @@ impl TxTurn<'_> {
     fn thawed(&mut self, id: ConnId) -> Option<(u32, u32)> {
         let (core, net, now) = (&mut *self.core, self.net, self.now);
         self.lending.with(|table| {
-            let index = table.conns.index(id)?;
-            let conn = table.conns.at(index);
-            if conn.phase == Phase::Frozen {
-                let local = net.local_ip(conn.tuple.local);
-                core.thaw(table, index, local, now).then_some(())?;
+            if let Some(found) = live(table, id) {
+                return Some(found);
             }
+            let index = table.conns.index(id)?;
+            let local = net.local_ip(table.conns.at(index).tuple.local);
+            core.thaw(table, index, local, now).then_some(())?;
             Some((index, table.slot(index)?))
         })
     }
@@ -179,9 +178,10 @@ fn want(live: &mut Live, slot: u32, bytes: usize, whole: bool) {
     live.wish_class = live.wish_class.max(larger as u8);
 }
 
+#[inline]
 pub(crate) fn live(table: &Table, id: ConnId) -> Option<(u32, u32)> {
-    let index = table.conns.index(id)?;
-    Some((index, table.slot(index)?))
+    let conn = table.conns.named(id)?;
+    (conn.phase == Phase::Live).then_some((id.slot, conn.live))
 }
 
 pub(crate) fn peer(table: &Table, id: ConnId) -> Option<SocketAddr> {

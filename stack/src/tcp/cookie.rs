@@ -140,7 +140,7 @@ impl Tcp {
         self.core.counters.cookies_good_total.inc();
         self.handshake_done(index);
         // What it carries counts as well.
-        self.live_segment(index, segment, out);
+        self.live_segment(index, slot, segment, out);
         self.mark_dirty(index);
         true
     }

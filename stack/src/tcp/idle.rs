@@ -131,7 +131,8 @@ impl Tcp {
             return self.challenge(index, record.snd_nxt, record.rcv_nxt, window, out);
         }
         if self.thaw(index, out) {
-            self.live_segment(index, segment, out);
+            let slot = self.table.conns.at(index).live;
+            self.live_segment(index, slot, segment, out);
         } else {
             self.core.counters.drop_no_memory_total.inc();
         }

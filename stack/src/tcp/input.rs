@@ -3,7 +3,7 @@
 
 use smoltcp::socket::tcp::State;
 
-use super::{MTU_MIN_V6, PATH_MTU_AGE, Tcp, instant, state_name};
+use super::{MTU_MIN_V6, PATH_MTU_AGE, Path, Tcp, instant, state_name};
 use crate::Gone;
 use crate::conn::{NO_SCALE, Phase, Tuple};
 use crate::device::Wire;
@@ -13,7 +13,7 @@ use crate::link::LinkTx;
 use crate::live::{Live, before};
 use crate::net::Out;
 use hioload_core::Now;
-use smoltcp::iface::SocketHandle;
+use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 
 /// What the rules in front of smoltcp say.
@@ -102,8 +102,9 @@ impl Tcp {
         let Some(index) = self.find(hash, &tuple) else {
             return self.stranger(tuple, hash, segment, out);
         };
-        match self.table.conns.at(index).phase {
-            Phase::Live => self.live_segment(index, segment, out),
+        let conn = self.table.conns.at(index);
+        match conn.phase {
+            Phase::Live => self.live_segment(index, conn.live, segment, out),
             Phase::Frozen => self.frozen_segment(index, segment, out),
             Phase::TimeWait => self.time_wait_segment(index, hash, segment, out),
             Phase::Free => debug_assert!(false, "a free entry is in no flow table"),
@@ -113,10 +114,23 @@ impl Tcp {
     pub(super) fn live_segment<T: LinkTx>(
         &mut self,
         index: u32,
+        slot: u32,
         segment: &Segment<'_>,
         out: &mut Out<'_, T>,
     ) {
-        let slot = self.table.conns.at(index).live;
+        let paths = &mut self.core.paths;
+        // Nearly all segments: the next ones of an open connection. They need one visit.
+        let plain = self.table.slots.with_set(slot, |set, live| {
+            let socket = set.get::<tcp::Socket<'_>>(SocketHandle::default());
+            (socket.state() == State::Established
+                && segment.seq == live.rcv_nxt
+                && segment.flags & (SYN | RST) == 0
+                && Edges::of(live).judge(segment) == Verdict::Take)
+                .then(|| feed_socket(set, live, paths, segment, segment.ip.packet, out))
+        });
+        if let Some(news) = plain {
+            return self.fed(index, news, out);
+        }
         let (state, live, window, unsent) = self.table.slots.with(slot, |socket, live| {
             (socket.state(), *live, window_of(socket), socket.send_queue())
         });
@@ -254,31 +268,31 @@ impl Tcp {
         packet: &[u8],
         out: &mut Out<'_, T>,
     ) {
-        let conn = self.table.conns.at(index);
-        let (slot, tuple) = (conn.live, conn.tuple);
-        let now = out.now;
+        let slot = self.table.conns.at(index).live;
         let paths = &mut self.core.paths;
-        let news = self.table.slots.with_set(slot, |set, live| {
-            let path = &mut paths[usize::from(live.mtu_class)];
-            let handle = SocketHandle::default();
-            let was = Snapshot::of(set.get(handle));
-            out.begin(live);
-            let mut wire = Wire { packet: Some(packet), out, capabilities: &path.capabilities };
-            path.interface.poll_ingress_single(instant(now), &mut wire, set);
-            live.note(&out.sent, now);
-            let is = Snapshot::of(set.get(handle));
-            if let Some(trace) = &mut out.net.trace {
-                trace.state(&tuple, state_name(is.state), now);
-            }
-            follow(live, segment, was, is, now)
-        });
+        let news = self
+            .table
+            .slots
+            .with_set(slot, |set, live| feed_socket(set, live, paths, segment, packet, out));
+        self.fed(index, news, out);
+    }
+
+    /// smoltcp saw a segment of this connection.
+    #[inline]
+    fn fed<T: LinkTx>(&mut self, index: u32, news: News, out: &mut Out<'_, T>) {
+        if let Some(trace) = &mut out.net.trace {
+            trace.state(&self.table.conns.at(index).tuple, state_name(news.state), out.now);
+        }
         if news.opened {
             self.handshake_done(index);
         }
-        if news.user {
-            self.mark_ready(index);
+        let conn = self.table.conns.at_mut(index);
+        if news.user && !std::mem::replace(&mut conn.in_ready, true) {
+            self.core.ready.push_back(index);
         }
-        self.mark_dirty(index);
+        if !std::mem::replace(&mut conn.in_dirty, true) {
+            self.core.dirty.push(index);
+        }
     }
 
     /// A handshake ended well.
@@ -316,7 +330,7 @@ impl Tcp {
                 let floor = if v6 { MTU_MIN_V6 } else { 576 };
                 // Below the floor, or from a router that doesn't say (RFC 1191 §5): the floor.
                 let wanted = mtu.max(floor);
-                let fits = |path: &super::Path| path.mtu <= wanted && path.mtu >= floor;
+                let fits = |path: &Path| path.mtu <= wanted && path.mtu >= floor;
                 let Some(class) = self.core.paths.iter().position(fits) else { return };
                 if class > usize::from(live.mtu_class) {
                     live.mtu_class = class as u8;
@@ -332,6 +346,27 @@ impl Tcp {
             Trouble::Refused | Trouble::Unreachable => {}
         }
     }
+}
+
+/// Lets a socket see a segment, and draws our numbers after it.
+#[inline]
+fn feed_socket<T: LinkTx>(
+    set: &mut SocketSet<'_>,
+    live: &mut Live,
+    paths: &mut [Path],
+    segment: &Segment<'_>,
+    packet: &[u8],
+    out: &mut Out<'_, T>,
+) -> News {
+    let now = out.now;
+    let path = &mut paths[usize::from(live.mtu_class)];
+    let was = Snapshot::of(set.get(SocketHandle::default()));
+    out.begin(live);
+    let mut wire = Wire { packet: Some(packet), out, capabilities: &path.capabilities };
+    path.interface.poll_ingress_single(instant(now), &mut wire, set);
+    live.note(&out.sent, now);
+    let is = Snapshot::of(set.get(SocketHandle::default()));
+    follow(live, segment, was, is, now)
 }
 
 /// What there is to compare before and after smoltcp saw a segment.
@@ -364,6 +399,8 @@ fn is_handshake(state: State) -> bool {
 }
 
 struct News {
+    /// The socket's state now.
+    state: State,
     /// The handshake ended.
     opened: bool,
     /// The user may be interested.
@@ -432,6 +469,7 @@ fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, n
     let opened =
         is_handshake(was.state) && matches!(is.state, State::Established | State::CloseWait);
     News {
+        state: is.state,
         opened,
         user: is.received > was.received
             || is.state != was.state

@@ -200,6 +200,7 @@ impl Tcp {
                 continue;
             }
             let (slot, opened, paused) = (conn.live, conn.opened, conn.paused);
+            let id = ConnId { slot: index, generation: conn.generation };
             let news = self.table.slots.with(slot, |socket, live| {
                 let news = News::of(socket, live, opened, paused)?;
                 match news {
@@ -210,7 +211,6 @@ impl Tcp {
                 Some(news)
             });
             let Some(news) = news else { continue };
-            let id: ConnId = self.table.conns.id(index);
             match news {
                 News::Opened => {
                     self.table.conns.at_mut(index).opened = true;
