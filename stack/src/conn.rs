@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hioload_core::region::HUGE_PAGE_BYTES;
 use hioload_core::{RegionVec, TimerKey};
 
-use crate::slots::{Slots, prefetch};
+use crate::config::RING_BYTES;
+use crate::slots::{HEAD_BYTES, Slots, prefetch};
 
 /// Names a connection of one stack. A stale one reaches nobody.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -136,9 +137,18 @@ pub(crate) struct Conn {
     pub(crate) record: Record,
 }
 
-/// What an idle connection costs in this table; the flow entry and nothing else come on top.
+/// What a connection costs in this table.
 pub const CONN_BYTES: usize = size_of::<Conn>();
 const _: () = assert!(CONN_BYTES == 64);
+
+/// What a frozen connection costs, all told: its entry, 8 bytes in the flow table at a load of 0.75,
+/// and 16 in the timer wheel, which keeps the room of a timer that it had.
+pub const FROZEN_BYTES: usize = CONN_BYTES + (8usize * 4).div_ceil(3) + 16;
+const _: () = assert!(FROZEN_BYTES == 91);
+
+/// What a live connection with the smallest rings costs, all told.
+pub const LIVE_BYTES: usize = FROZEN_BYTES + HEAD_BYTES + 2 * RING_BYTES[0];
+const _: () = assert!(LIVE_BYTES == 4_891);
 const _: () = assert!(size_of::<Record>() <= 24);
 
 /// A chunk is a hugepage.

@@ -34,7 +34,7 @@ mod trace;
 mod turn;
 
 pub use config::{ADDRESSES_MAX, Address, RING_BYTES, StackConfig, StackError};
-pub use conn::{CONN_BYTES, ConnId};
+pub use conn::{CONN_BYTES, ConnId, FROZEN_BYTES, LIVE_BYTES};
 pub use counters::{StackCounters, StackSnapshot};
 pub use link::{Link, LinkInfo, LinkRx, LinkTx, Offloads, RxChecksum, RxFrame, TxMeta};
 pub use slots::HEAD_BYTES;
