@@ -11,6 +11,7 @@ use hioload_core::Now;
 use hioload_stack::StackConfig;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::Duration;
 
 /// Seeds of a run that isn't told otherwise.
@@ -186,12 +187,19 @@ fn every_byte_arrives_in_order_whatever_the_wire_does() {
     let (seed, seeds) = (env("HIOLOAD_SEED"), env("HIOLOAD_SEEDS"));
     let first = seed.unwrap_or(0);
     let count = seeds.unwrap_or(if seed.is_some() { 1 } else { SEEDS });
-    for seed in first..first + count {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
-            eprintln!("seed {seed} failed; HIOLOAD_SEED={seed} replays it");
-            std::panic::resume_unwind(panic);
+    let workers = thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
+    thread::scope(|scope| {
+        for worker in 0..workers {
+            scope.spawn(move || {
+                for seed in (first..first + count).skip(worker).step_by(workers) {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
+                        eprintln!("seed {seed} failed; HIOLOAD_SEED={seed} replays it");
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            });
         }
-    }
+    });
 }
 
 #[test]
