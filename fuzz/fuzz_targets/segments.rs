@@ -388,8 +388,9 @@ fuzz_target!(|run: Run| {
     for id in ids.clone() {
         stack.abort(id);
     }
-    for _ in 0..400 {
-        now = now.after(Duration::from_secs(1));
+    // Beyond every timeout, TIME_WAIT, and the life of a cookie.
+    for _ in 0..60 {
+        now = now.after(Duration::from_secs(10));
         turn(&mut stack, &mut ids, now);
         stack.link_mut().tx.sent.clear();
     }
