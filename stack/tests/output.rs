@@ -103,3 +103,15 @@ fn output_in_pieces_is_asked_for_before_the_ring_is_empty() {
     // A ring a round trip of 10 ms, and no pauses between.
     assert!(sink.0 > 60 * RING_BYTES[2], "{} bytes in a second", sink.0);
 }
+
+#[test]
+fn who_sends_without_rest_gets_the_largest_ring() {
+    let faults = Faults { delay_us: 5_000, ..Faults::default() };
+    let mut pair = Pair::new(1, faults, 1500, [config(0), config(1)]);
+    pair.stacks[1].listen(80).unwrap();
+    let id = pair.stacks[0].connect(server()).unwrap();
+    let (mut source, mut sink) = (Source::default(), Sink::default());
+    pair.pass([&mut source, &mut sink], Duration::from_secs(3));
+    let stats = pair.stacks[0].stats(id).unwrap();
+    assert_eq!(stats.ring_bytes, RING_BYTES[2], "{stats:?}");
+}
