@@ -16,7 +16,9 @@ command -v valgrind >/dev/null || die "valgrind is missing: ci/install.sh valgri
 grep -qw avx2 /proc/cpuinfo || die "the recorded figures are those of a processor with AVX2"
 
 cargo build --release --quiet -p hioload-benches --bin instructions
+cargo build --release --quiet -p hioload-stack --example echo_cost
 program=$target/release/instructions
+stack=$target/release/examples/echo_cost
 
 # count NAME STEPS: instructions of the whole run.
 count() {
@@ -36,6 +38,22 @@ while read -r name messages; do
     awk -v name="$name" -v d=$((high - low)) -v n=$(((many - few) * messages)) \
         'BEGIN { printf "%s\t%.1f\n", name, d / n }' | tee -a "$measured"
 done < <("$program" list)
+
+# The stack alone: callgrind counts only what happens inside one function of the program, so that
+# one run is enough. Name, that function, subject, connections, round trips.
+while read -r name function subject connections rounds; do
+    all=$(valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect="*::$function" \
+        "$stack" count "$subject" "$connections" random "$rounds" 2>&1 |
+        sed -n 's/.*Collected : \([0-9]*\).*/\1/p')
+    [[ -n $all && $all -gt 0 ]] || die "callgrind gave no count for $name"
+    awk -v name="$name" -v d="$all" -v n="$rounds" 'BEGIN { printf "%s\t%.1f\n", name, d / n }' |
+        tee -a "$measured"
+done <<'SCENARIOS'
+stack_64B_1_connection measured stack 1 5000
+stack_64B_10000_connections measured stack 10000 32000
+stack_64B_96_connections_checksums measured layers 96 9600
+stack_thaw thaw_all thaw 96 960
+SCENARIOS
 
 if [[ ${1:-} == --record ]]; then
     cp "$measured" "$recorded"
