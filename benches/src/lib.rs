@@ -170,6 +170,11 @@ impl<H: Handler> EpollRig<H> {
         rig
     }
 
+    /// What the worker counted.
+    pub fn counters(&self) -> &WorkerCounters {
+        self.worker.counters()
+    }
+
     fn turn(&mut self) {
         self.worker.turn(&self.clock).expect("epoll goes on");
     }

@@ -41,6 +41,8 @@ const SCENARIOS: &[Scenario] = scenarios! {
     "epoll_20B_50_sessions_depth_1", 50 => |steps, n| epoll_echoes(steps, n, 1, 20);
     "epoll_1KiB_1_session_depth_16", 16 => |steps, n| epoll_echoes(steps, 1, n, 1024);
     "epoll_16KiB_1_session_depth_2", 2 => |steps, n| epoll_echoes(steps, 1, n, 16 * 1024);
+    // Half as much again as a turn receives.
+    "epoll_16KiB_16_sessions_depth_3", 48 => |steps, n| epoll_echoes(steps, 16, n / 16, 16 * 1024);
 };
 
 fn main() {
@@ -107,4 +109,5 @@ fn epoll_echoes(steps: usize, sessions: usize, depth: usize, payload_bytes: usiz
     for _ in 0..steps {
         rig.round(&frames, frames.len() - 4 * depth);
     }
+    assert_eq!(rig.counters().messages_assembled_total.get(), 0, "no message is cut");
 }
