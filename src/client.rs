@@ -481,3 +481,33 @@ impl<H: Handler, F: Fn(usize) -> H::Session> Handler for Connector<H, F> {
         self.go_on(context);
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn client(url: &str) -> ClientBuilder {
+        Client::builder().url(url).network(Network::on("v0").address("10.9.0.3/24"))
+    }
+
+    #[test]
+    fn a_client_of_its_own_network_is_checked_like_a_server() {
+        assert!(client("ws://10.9.0.2:9001/").check().is_ok());
+        for (client, part) in [
+            (client("ws://10.9.0.2:9001/").workers(2), "workers"),
+            (client("ws://10.9.0.2:9001/").backend(BackendChoice::Epoll), "epoll"),
+            (Client::builder().url("ws://10.9.0.2/").network(Network::on("v0")), "address"),
+        ] {
+            let message = client.check().unwrap_err().to_string();
+            assert!(message.contains(part), "{part}: {message}");
+        }
+    }
+
+    #[test]
+    fn its_server_has_to_speak_a_family_that_it_has() {
+        let target = client("ws://192.0.2.7:80/").target().unwrap();
+        assert_eq!(target.address, "192.0.2.7:80".parse().unwrap());
+        let message = client("ws://[fd00::2]:80/").target().unwrap_err().to_string();
+        assert!(message.contains("family"), "{message}");
+    }
+}

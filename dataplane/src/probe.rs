@@ -143,3 +143,71 @@ impl Desk {
         !questions.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use hioload_core::Now;
+    use hioload_stack::sim::{Faults, SimLink, Wire};
+    use hioload_stack::{Address, Offloads, StackConfig};
+
+    use super::*;
+
+    struct Silent;
+
+    impl Wake for Silent {
+        fn wake(&self) {}
+    }
+
+    /// A stack that has begun to open three connections, to two peers.
+    fn stack() -> Stack<SimLink> {
+        let wire = Wire::new(1, Faults::default());
+        let link = SimLink::new(&wire, 0, 1500, Offloads::default());
+        let address = Address { ip: [10, 0, 0, 1].into(), prefix: 24 };
+        let config =
+            StackConfig { addresses: vec![address], hugepages: false, ..StackConfig::default() };
+        let mut stack = Stack::new(link, &config, Now::ZERO).expect("a good config");
+        for peer in [2, 2, 3] {
+            stack.connect(([10, 0, 0, peer], 80).into()).expect("on the link");
+        }
+        stack
+    }
+
+    fn probe() -> Probe {
+        Probe::new(Arc::default(), Arc::new(Silent))
+    }
+
+    #[test]
+    fn questions_of_another_thread_are_answered_between_two_turns() {
+        let (mut stack, probe) = (stack(), probe());
+        let asker = probe.clone();
+        let asks = thread::spawn(move || {
+            let of_one = asker.connections(Some([10, 0, 0, 2].into()), 9).expect("an answer");
+            let few = asker.connections(None, 2).expect("an answer");
+            let file = Box::new(io::sink());
+            asker.trace(([10, 0, 0, 2], 0).into(), 5, file).expect("an answer");
+            (of_one.len(), few.len())
+        });
+        while !asks.is_finished() {
+            probe.desk.answer(&mut stack);
+            thread::yield_now();
+        }
+        assert_eq!(asks.join().expect("no panic"), (2, 2));
+        assert!(!probe.desk.answer(&mut stack), "nothing is left to do");
+    }
+
+    #[test]
+    fn more_questions_than_may_wait_are_refused() {
+        let probe = probe();
+        let (to, _answer) = sync_channel(1);
+        let ask = || {
+            let seen = Vec::new();
+            probe.ask(Question::Survey { of: None, max: 1, at: 0, seen, to: to.clone() })
+        };
+        for _ in 0..QUESTIONS_MAX {
+            ask().expect("there is room");
+        }
+        assert_eq!(ask().expect_err("there is none").kind(), io::ErrorKind::ResourceBusy);
+    }
+}
