@@ -137,7 +137,8 @@ impl<'t, Rx: RxHalf<'t>, H: Handler> Turn<'_, 't, Rx, H> {
         // An idle session has no decoder: a fresh one goes on just as well.
         let mut assembly = self.hub.take_assembly(key);
         let mut fresh = Decoder::new();
-        loop {
+        // What the last byte completes is given with it: an empty window has nothing more.
+        while !window.is_empty() {
             let decoder = assembly.as_mut().map_or(&mut fresh, |a| &mut a.decoder);
             let item = match decoder.next(&rules, &mut window) {
                 Ok(Some(item)) => item,
