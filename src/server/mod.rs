@@ -128,13 +128,15 @@ impl Builder {
         self
     }
 
-    /// Connections that all workers together take, 503 beyond; 0: as many as memory allows.
+    /// Connections that all workers together take; 0: as many as memory allows. Beyond, 503; on a
+    /// [`Builder::network`], the SYN isn't answered.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Connections from one IP address, 503 beyond; 0: no such limit.
+    /// Connections from one IP address; 0: no such limit. Beyond, as for
+    /// [`Builder::max_connections`].
     pub fn max_per_address(mut self, connections: usize) -> Self {
         self.max_per_address = connections;
         self
@@ -184,7 +186,8 @@ impl Builder {
     }
 
     /// The most memory for buffers, in bytes, at least 2 MiB; a quarter of the machine's unless
-    /// set.
+    /// set. On a [`Builder::network`], TCP's sockets and rings may have as much again, and so may
+    /// what idle connections keep.
     pub fn memory_budget(mut self, bytes: u64) -> Self {
         self.memory_budget = Some(bytes);
         self

@@ -198,7 +198,7 @@ mod linux {
         if let Some(dpdk) = &network.dpdk {
             let taken = dpdk_device::take(dpdk, &plan.config, plan.mac, workers)?;
             listening.warnings = taken.warnings;
-            listening.network = Some(format!("{}; TCP/IP of this program", taken.description));
+            listening.network = Some(format!("{}; {}", taken.description, manner(&plan.config)));
             listening.device = Some(taken.opened);
             listening.transports = plan.on_queues(taken.links)?;
             return Ok(listening);
@@ -352,7 +352,8 @@ mod linux {
             };
             let mac = info.mac.map(|byte| format!("{byte:02x}")).join(":");
             let vlan = self.config.vlan.map_or(String::new(), |id| format!(", VLAN {id}"));
-            format!("{interface}, station {mac}, MTU {}{vlan}; TCP/IP of this program", info.mtu)
+            let manner = manner(&self.config);
+            format!("{interface}, station {mac}, MTU {}{vlan}; {manner}", info.mtu)
         }
 
         /// Makes the backend, on the worker's thread, and has `run` run on it.
@@ -433,6 +434,19 @@ mod linux {
     fn create(path: PathBuf) -> Result<File, Error> {
         File::create(&path)
             .or_else(|error| setting("trace-file", format!("{}: {error}", path.display())))
+    }
+
+    /// How TCP goes about here, for the operator.
+    fn manner(config: &StackConfig) -> String {
+        let ring = RING_BYTES[usize::from(config.ring_class)].next_multiple_of(1024) >> 10;
+        let freeze = match config.freeze_after {
+            Some(idle) => format!("frozen after {idle:?}"),
+            None => "never frozen".into(),
+        };
+        let half_open = config.half_open_max;
+        format!(
+            "TCP/IP of this program: rings {ring} KiB, {freeze}, cookies beyond {half_open} half-open"
+        )
     }
 
     fn tune(config: &mut StackConfig, network: &Network) -> Result<(), Error> {
@@ -558,6 +572,7 @@ mod linux {
                 let plan = plan(&network, TAP, None, 1).unwrap();
                 assert_eq!((plan.config.ring_class, plan.config.half_open_max), (class, 0));
                 assert_eq!(plan.config.freeze_after, None);
+                assert!(manner(&plan.config).contains("never frozen, cookies beyond 0"));
                 assert_eq!(plan.trace.unwrap().0, "[fd00::1]:0".parse().unwrap());
             }
         }
