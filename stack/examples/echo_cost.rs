@@ -46,7 +46,10 @@ fn main() {
         return eprintln!("{name} is none of {SUBJECTS:?}");
     }
     println!("entry {CONN_BYTES} B, header {HEAD_BYTES} B a connection");
-    println!("bursts of {BURST_USUAL}; ns a round trip: median of {STRETCHES} [quartiles], least");
+    println!(
+        "bursts of {BURST_USUAL}; ns a round trip in the median burst: median of {STRETCHES} stretches \
+         [quartiles], least, mean of all bursts"
+    );
     for count in counts {
         time(count, &names);
         if names.is_empty() {
@@ -60,7 +63,9 @@ struct Row {
     name: &'static str,
     subject: Box<dyn Subject>,
     turns: Turns,
+    /// Of the median burst, and mean.
     nanos: Vec<f64>,
+    means: Vec<f64>,
 }
 
 fn make(name: &str, count: u32) -> Option<Box<dyn Subject>> {
@@ -84,7 +89,7 @@ fn time(count: u32, only: &[&str]) {
         let row = |name: &'static str| {
             let subject = make(name, count).expect("named above");
             let turns = Turns::new(count, Order::RoundRobin, BURST_USUAL);
-            Row { name, subject, turns, nanos: Vec::new() }
+            Row { name, subject, turns, nanos: Vec::new(), means: Vec::new() }
         };
         let mut rows: Vec<Row> =
             names.iter().copied().filter(|name| wanted(name)).map(row).collect();
@@ -92,12 +97,14 @@ fn time(count: u32, only: &[&str]) {
             for row in &mut rows {
                 row.turns = Turns::new(count, order, BURST_USUAL);
                 row.nanos.clear();
+                row.means.clear();
                 stretch(row, 20_000);
             }
             for _ in 0..STRETCHES {
                 for row in &mut rows {
-                    let nanos = stretch(row, 200_000);
-                    row.nanos.push(nanos);
+                    let (median, mean) = stretch(row, 200_000);
+                    row.nanos.push(median);
+                    row.means.push(mean);
                 }
             }
             rows.iter().for_each(|row| report(count, order, row, &rows[0]));
@@ -107,32 +114,37 @@ fn time(count: u32, only: &[&str]) {
         let mut subject = Bare::new(count, Sets::One);
         let mut turns = Turns::new(count, Order::Random, BURST_USUAL);
         let rounds = (4_000_000 / count).clamp(256, 200_000);
-        println!("{count:>9} random     set     {:8.0}", run(&mut subject, &mut turns, rounds));
+        let (median, mean) = run(&mut subject, &mut turns, rounds);
+        println!("{count:>9} random     set     {median:8.0}, mean {mean:.0}");
     }
 }
 
-fn stretch(row: &mut Row, rounds: u32) -> f64 {
+fn stretch(row: &mut Row, rounds: u32) -> (f64, f64) {
     run(row.subject.as_mut(), &mut row.turns, rounds)
 }
 
-/// Nanoseconds a round trip, over at least so many.
-fn run(subject: &mut dyn Subject, turns: &mut Turns, rounds: u32) -> f64 {
-    let (mut total, mut done) = (Duration::ZERO, 0);
+/// Nanoseconds a round trip in the median burst, and in the mean, over at least so many. Where
+/// other work shares the core, the mean is that work's, too; the median burst hardly is.
+fn run(subject: &mut dyn Subject, turns: &mut Turns, rounds: u32) -> (f64, f64) {
+    let (mut bursts, mut total, mut done) = (Vec::new(), Duration::ZERO, 0);
     while done < rounds {
         let burst = turns.next();
-        total += subject.round(burst);
+        let took = subject.round(burst);
+        bursts.push(took.as_nanos() as f64 / burst.len() as f64);
+        total += took;
         done += burst.len() as u32;
     }
-    total.as_nanos() as f64 / f64::from(done)
+    (quartiles(&bursts)[1], total.as_nanos() as f64 / f64::from(done))
 }
 
 fn report(count: u32, order: Order, row: &Row, floor: &Row) {
     let [q1, median, q3] = quartiles(&row.nanos);
     let least = row.nanos.iter().copied().fold(f64::MAX, f64::min);
     print!(
-        "{count:>9} {:10} {:7} {median:8.0} [{q1:.0}-{q3:.0}], {least:.0}",
+        "{count:>9} {:10} {:7} {median:8.0} [{q1:.0}-{q3:.0}], {least:.0}, mean {:.0}",
         order_name(order),
-        row.name
+        row.name,
+        quartiles(&row.means)[1],
     );
     if floor.name == "floor" && row.name != "floor" {
         let ratios: Vec<f64> = row.nanos.iter().zip(&floor.nanos).map(|(a, b)| a / b).collect();
@@ -157,8 +169,8 @@ fn quartiles(values: &[f64]) -> [f64; 3] {
 /// Freezing with its timer, and thawing alone.
 fn freeze_and_thaw(count: u32) {
     let mut load = Load::new(count, true, Some(IDLE));
-    // Slabs are returned when all of them freeze, and mapped again page by page: what a server
-    // under load does is the second half of it. A tenth at a time stays live here.
+    // The slab is returned when all of them freeze and mapped again page by page: at large numbers
+    // the kernel's zeroing of pages is in the mean, but hardly in the median burst.
     let (mut frozen, mut thawed, mut froze) = (Vec::new(), Vec::new(), Duration::ZERO);
     for _ in 0..if count < 10_000 { 200 } else { 3 } {
         froze += load.freeze(IDLE);
@@ -166,21 +178,21 @@ fn freeze_and_thaw(count: u32) {
         frozen.push(counters.freezes_total);
         assert_eq!(counters.frozen, u64::from(count));
         let mut turns = Turns::new(count, Order::Random, BURST_USUAL);
-        let (mut done, mut took) = (0, Duration::ZERO);
+        let mut done = 0;
         while done < count {
-            // The last burst of a number that bursts don't divide has some twice.
+            // The last burst is shorter: nobody is thawed twice.
             let burst = turns.next();
             let burst = &burst[..burst.len().min((count - done) as usize)];
-            took += load.thaw(burst);
+            let took = load.thaw(burst);
+            thawed.push(took.as_nanos() as f64 / burst.len() as f64);
             done += burst.len() as u32;
             load.settle();
         }
-        thawed.push(took.as_nanos() as f64 / f64::from(count));
     }
     let freezes = *frozen.last().expect("at least one round") as f64;
-    let least = thawed.iter().copied().fold(f64::MAX, f64::min);
+    let [q1, median, q3] = quartiles(&thawed);
     println!("{count:>9} freeze {:.0}", froze.as_nanos() as f64 / freezes);
-    println!("{count:>9} thaw {:.0}, least {least:.0}", quartiles(&thawed)[1]);
+    println!("{count:>9} thaw   {median:.0} [{q1:.0}-{q3:.0}] in the median burst");
 }
 
 fn count(args: &[String]) {
