@@ -90,6 +90,8 @@ mod libdpdk {
         let bindings = std::panic::catch_unwind(|| {
             let mut builder = bindgen::Builder::default()
                 .header("shim/shim.h")
+                // With it, the headers know CPU sets.
+                .clang_arg("-D_GNU_SOURCE")
                 .clang_args(&flags)
                 // Packed structures with aligned fields, which Rust has not; nothing looks inside.
                 .opaque_type("rte_arp_ipv4|rte_arp_hdr|rte_l2tpv2_.*|rte_gtp_psc_.*")

@@ -56,10 +56,7 @@ impl Eal {
             if u64::from(id) >= sys::HIO_MAX_LCORES {
                 return lcores;
             }
-            // SAFETY: there is such an lcore.
-            let (cpu, node) =
-                unsafe { (sys::rte_lcore_to_cpu_id(id as c_int), sys::rte_lcore_to_socket_id(id)) };
-            lcores.push(Lcore { id, cpu: cpu.max(0) as u32, node });
+            lcores.push(lcore(id));
         }
     }
 
@@ -67,11 +64,7 @@ impl Eal {
     #[must_use]
     pub fn main_lcore(&self) -> Lcore {
         // SAFETY: the EAL was started, and has a main lcore.
-        let (id, cpu, node) = unsafe {
-            let id = sys::rte_get_main_lcore();
-            (id, sys::rte_lcore_to_cpu_id(id as c_int), sys::rte_lcore_to_socket_id(id))
-        };
-        Lcore { id, cpu: cpu.max(0) as u32, node }
+        lcore(unsafe { sys::rte_get_main_lcore() })
     }
 
     /// Runs `work` on an lcore, which must be idle.
@@ -121,6 +114,21 @@ impl Eal {
         }
         Ok(RegisteredThread { ours, _here: PhantomData, _eal: self.clone() })
     }
+}
+
+/// What there is to know of an lcore that there is. `rte_lcore_to_cpu_id` would give the number of
+/// the physical core of the CPU that has the lcore's number, wherever the lcore runs.
+fn lcore(id: u32) -> Lcore {
+    // SAFETY: there is such an lcore.
+    let (cpus, node) = unsafe { (sys::rte_lcore_cpuset(id), sys::rte_lcore_to_socket_id(id)) };
+    let mut first = 0;
+    for word in cpus.__bits {
+        first += word.trailing_zeros();
+        if word != 0 {
+            break;
+        }
+    }
+    Lcore { id, cpu: first, node }
 }
 
 extern "C" fn run(job: *mut c_void) -> c_int {
