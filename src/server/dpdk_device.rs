@@ -133,19 +133,16 @@ fn find(eal: &Eal, port: Option<&str>) -> Result<DeviceInfo, Error> {
             Err(_) => device.name == port || device.name.strip_prefix("0000:") == Some(port),
         },
     };
-    devices.into_iter().find(is_it).ok_or_else(|| {
-        let problem = match (port, known.is_empty()) {
-            (_, true) => {
-                "DPDK found no device: give the EAL one, by `-a` and the PCI address of a \
-                          NIC that is bound to vfio-pci (scripts/bind-nic.sh), or by `--vdev`"
-                    .into()
-            }
-            (port, _) => {
-                format!("no port `{}`; there are {}", port.unwrap_or_default(), known.join(", "))
-            }
-        };
-        Error::Setting { name: "dpdk-port", problem }
-    })
+    match devices.into_iter().find(is_it) {
+        Some(device) => Ok(device),
+        // It says what drivers complained of, too.
+        None if known.is_empty() => eal.device(port.unwrap_or("0")).map_err(Error::Dpdk),
+        None => {
+            let port = port.unwrap_or_default();
+            let problem = format!("no port `{port}`; there are {}", known.join(", "));
+            Err(Error::Setting { name: "dpdk-port", problem })
+        }
+    }
 }
 
 impl Watch {
