@@ -8,7 +8,8 @@ set -euo pipefail
 # shellcheck source=ci/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-all=(install fmt hygiene clippy nextest doc loom asan fuzz autobahn autobahn-client clients stack-lab instructions)
+all=(install fmt hygiene clippy nextest doc loom asan fuzz autobahn autobahn-client clients stack-lab
+    dpdk-lab instructions)
 suites=("$@")
 ((${#suites[@]})) || suites=("${all[@]}")
 for suite in "${suites[@]}"; do
