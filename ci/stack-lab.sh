@@ -209,6 +209,12 @@ run_bench() {
     check "bench: 1 MiB messages, own stack at both ends" bench_to "$url4" --size 1048576 \
         --connections 4 --duration 2s --timeout 20s --backend af-packet --interface hw5 "${own[@]}"
     check "bench: SIGTERM" stop_server "$server_pid"
+    serve_on af-packet hw4 6 --app echo --freeze-after 500ms
+    check "bench: 2,000 idle connections" bench_to "$url4" --idle --connections 2000 \
+        --duration 2s --backend af-packet --interface hw5 "${own[@]}"
+    check "bench: SIGTERM" stop_server "$server_pid"
+    check "bench: idle connections were frozen" grep -qE 'freezes [2-9][0-9]{3},' \
+        "$logs/stack-lab-af-packet.log"
     ip link delete hw4
 
     serve_kernel
