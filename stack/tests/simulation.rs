@@ -98,7 +98,7 @@ fn simulate(seed: u64) -> (Now, [u64; 4]) {
         ids.push(id);
     }
     let end = pair.now().after(Duration::from_secs(3000));
-    let mut steps = 0;
+    let (mut steps, mut alone_since) = (0, None);
     while !client.conns.is_empty() || !echo.conns.is_empty() {
         steps += 1;
         assert!(
@@ -107,6 +107,17 @@ fn simulate(seed: u64) -> (Now, [u64; 4]) {
             client.conns,
             echo.conns
         );
+        // Where the clock stands still, so does that of initial sequence numbers, and duplicates of
+        // a handshake may open a connection once more that was closed (seed 115700). Nobody speaks
+        // on it: its user gives it up.
+        if pair.unsteady_ns > 0 && client.conns.is_empty() {
+            let since = *alone_since.get_or_insert(pair.now());
+            if pair.now() > since.after(Duration::from_secs(700)) {
+                for &(slot, generation) in echo.conns.keys() {
+                    pair.stacks[1].abort(hioload_stack::ConnId { slot, generation });
+                }
+            }
+        }
         let side = rng.below(2) as usize;
         match side {
             0 => pair.turn(0, &mut client),
