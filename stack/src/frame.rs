@@ -220,6 +220,22 @@ impl<'a> Segment<'a> {
         self.data_len + u32::from(self.has(SYN)) + u32::from(self.has(FIN))
     }
 
+    /// Whether it says what arrived behind a hole (RFC 2018 §3).
+    pub(crate) fn has_sack_blocks(&self) -> bool {
+        let mut rest = self.options;
+        // At most 40 bytes; each turn takes one at least.
+        while let [kind, tail @ ..] = rest {
+            match (kind, tail.first()) {
+                (0, _) => return false,
+                (1, _) => rest = tail,
+                (5, Some(&len)) => return usize::from(len) >= 10 && rest.len() >= usize::from(len),
+                (_, Some(&len)) if len >= 2 => rest = rest.get(usize::from(len)..).unwrap_or(&[]),
+                _ => return false,
+            }
+        }
+        false
+    }
+
     pub(crate) fn syn_options(&self) -> SynOptions {
         let mut found = SynOptions::default();
         let mut rest = self.options;

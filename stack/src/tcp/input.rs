@@ -125,6 +125,7 @@ impl Tcp {
             (socket.state() == State::Established
                 && segment.seq == live.rcv_nxt
                 && segment.flags & (SYN | RST) == 0
+                && !is_duplicate_ack(live, segment)
                 && Edges::of(live).judge(segment) == Verdict::Take)
                 .then(|| feed_socket(set, live, paths, segment, segment.ip.packet, out))
         });
@@ -174,6 +175,11 @@ impl Tcp {
             && segment.ack == live.snd_una;
         match verdict {
             Verdict::Take if only_fin && !segment.has(RST) => {}
+            // smoltcp counts duplicates of the same window only (RFC 5681 §2), and Linux's window
+            // grows with each: it would never resend but by its timer.
+            Verdict::Take if !is_handshake(state) && is_duplicate_ack(&live, segment) => {
+                self.feed_ack(index, segment, live.peer_window, &live, out);
+            }
             Verdict::Take => {
                 let end = segment.seq.wrapping_add(segment.len());
                 let old = before(segment.seq, live.rcv_nxt) && !before(live.rcv_nxt, end);
@@ -475,4 +481,17 @@ fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, n
             || is.state != was.state
             || (live.wanted > 0 && is.unsent < was.unsent),
     }
+}
+
+/// Whether an acknowledgement says, by a SACK block, that something arrived behind a hole of what we
+/// sent (RFC 6675 §2: a duplicate whatever its window), and tells a larger window at the same time.
+#[inline]
+fn is_duplicate_ack(live: &Live, segment: &Segment<'_>) -> bool {
+    segment.data_len == 0
+        && segment.ack == live.snd_una
+        && segment.window > live.peer_window
+        && live.peer_window > 0
+        && live.in_flight()
+        && !segment.has(FIN)
+        && segment.has_sack_blocks()
 }

@@ -17,6 +17,26 @@ fn three_duplicate_acknowledgements_bring_the_lost_segment() {
 }
 
 #[test]
+fn a_duplicate_with_a_sack_block_counts_though_the_window_grows() {
+    // As Linux sends them: its window grows with what arrives behind the hole.
+    let mut script = Script::new();
+    script.open();
+    script.say(&[3; 2000]);
+    let first = script.take().remove(0);
+    let (seq, ack) = (script.seq, script.ack);
+    let mut block = vec![1, 1, 5, 10];
+    block.extend((ack + 1460).to_be_bytes());
+    block.extend((ack + 2000).to_be_bytes());
+    for _ in 0..4 {
+        script.window += 1000;
+        script.raw(seq, ack, ACK, &block, &[]);
+    }
+    let again = script.take();
+    assert_eq!(again[0].seq, first.seq);
+    assert_eq!(script.stack.stats(script.id()).unwrap().retransmits, 1);
+}
+
+#[test]
 fn the_first_flight_is_bounded() {
     let mut script =
         Script::with(false, StackConfig { ring_class: 2, freeze_after: None, ..config(1) });
