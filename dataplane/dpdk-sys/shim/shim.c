@@ -47,6 +47,25 @@ int hio_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned c
     return rte_pktmbuf_alloc_bulk(pool, mbufs, count);
 }
 
+void hio_free_bulk(struct rte_mbuf **mbufs, unsigned count)
+{
+    unsigned simple = 0;
+    if (count == 0)
+        return;
+    struct rte_mempool *pool = mbufs[0]->pool;
+    for (unsigned i = 0; i < count; i++) {
+        struct rte_mbuf *mbuf = mbufs[i];
+        /* One segment has no next: that is so of every mbuf that is in use. */
+        if (likely(mbuf->nb_segs == 1 && mbuf->pool == pool && RTE_MBUF_DIRECT(mbuf) &&
+                   rte_mbuf_refcnt_read(mbuf) == 1))
+            mbufs[simple++] = mbuf;
+        else
+            rte_pktmbuf_free(mbuf);
+    }
+    if (likely(simple > 0))
+        rte_mempool_put_bulk(pool, (void **)mbufs, simple);
+}
+
 static ssize_t write_log(void *cookie, const char *text, size_t len)
 {
     ((hio_log_sink)cookie)(rte_log_cur_msg_loglevel(), text, len);

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use hioload_core::Now;
-use hioload_dataplane::dpdk::{Device, DeviceConfig, Eal, Queue, QueueCounters, RegisteredThread};
+use hioload_dataplane::dpdk::{
+    Device, DeviceConfig, DpdkError, Eal, Queue, QueueCounters, RegisteredThread,
+};
 use hioload_dataplane::{Address, Frames, IdlePolicy, Stack, StackConfig};
 
 use super::{PORT, run};
@@ -18,8 +20,9 @@ const IDLE: IdlePolicy = IdlePolicy::Adaptive { spins: 100, sleep: Duration::fro
 
 /// The EAL of this process.
 pub fn eal() -> &'static Eal {
-    static EAL: OnceLock<Eal> = OnceLock::new();
-    EAL.get_or_init(|| {
+    // An EAL that doesn't start can't be started again.
+    static EAL: OnceLock<Result<Eal, DpdkError>> = OnceLock::new();
+    let started = EAL.get_or_init(|| {
         super::assert_namespace();
         let mut args = vec![
             "--lcores",
@@ -31,10 +34,11 @@ pub fn eal() -> &'static Eal {
         ];
         match std::env::var("HIOLOAD_DPDK_HUGEPAGES").as_deref() {
             Ok("no") => args.extend(["--no-huge", "-m", "512"]),
-            _ => args.extend(["--in-memory", "-m", "128"]),
+            _ => args.extend(["--in-memory", "-m", "32"]),
         }
-        Eal::start(&args).unwrap_or_else(|error| panic!("{error}"))
-    })
+        Eal::start(&args)
+    });
+    started.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Drivers that reach Linux.
@@ -53,9 +57,6 @@ pub struct Site {
     queues: Mutex<Vec<Option<Queue>>>,
     counters: Vec<Arc<QueueCounters>>,
 }
-
-/// Devices are added and taken away one at a time.
-static CHANGING: Mutex<()> = Mutex::new(());
 
 impl Site {
     /// A device with so many queue pairs.
@@ -83,13 +84,11 @@ impl Site {
             Driver::AfXdp => format!("iface={interface},queue_count={queues}"),
         };
         let groups = DeviceConfig::groups_of([site.ip(true, 2)]);
-        let changing = CHANGING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let info = eal()
             .attach(&format!("{},{options}", site.name()))
             .unwrap_or_else(|error| panic!("{error}"));
         let (device, links) = Device::open(eal(), &info.name, &DeviceConfig { groups, ..config })
             .unwrap_or_else(|error| panic!("{error}"));
-        drop(changing);
         assert_eq!(device.report().queues, queues, "{}", device.report());
         if driver == Driver::Tap {
             site.address(&interface);
@@ -199,10 +198,10 @@ impl Drop for Site {
     fn drop(&mut self) {
         // Workers that panicked have dropped theirs.
         self.queues.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
-        self.device = None;
-        let changing = CHANGING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if self.device.take().is_none() {
+            return;
+        }
         let gone = eal().detach(&self.name());
-        drop(changing);
         if self.driver != Driver::Tap {
             super::succeeds(&["ip", "link", "delete", &self.interface()]);
         }

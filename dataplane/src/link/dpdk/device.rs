@@ -9,7 +9,7 @@ use hioload_dpdk_sys as sys;
 use hioload_stack::{LinkInfo, Offloads};
 
 use super::eal::{self, DeviceInfo, Eal};
-use super::events::{self, Claim};
+use super::events;
 use super::explain::{self, DpdkError};
 use super::mempool::Mempool;
 use super::queue::Queue;
@@ -186,7 +186,6 @@ pub(super) struct Open {
     pub(super) port: u16,
     report: DeviceReport,
     pub(super) pools: Vec<Mempool>,
-    _claim: Claim,
     /// The last to go.
     _eal: Eal,
 }
@@ -204,15 +203,22 @@ impl Device {
         config: &DeviceConfig,
     ) -> Result<(Device, Vec<Queue>), DpdkError> {
         let known = eal.device(name)?;
-        let claim = Claim::new(known.port, name)?;
+        let port = known.port;
+        events::claim(port, name)?;
         explain::forget();
-        let mut setup = Setup::new(known, config)?;
-        setup.configure(config)?;
-        let closing = CloseOnDrop(setup.port);
-        let pools = setup.queues(config)?;
+        let configured = Setup::new(known, config).and_then(|mut setup| {
+            setup.configure(config)?;
+            Ok(setup)
+        });
+        let mut setup = configured.inspect_err(|_| {
+            events::silence(port);
+            events::released(port);
+        })?;
+        let closing = CloseOnDrop(port);
+        setup.queues(config)?;
         setup.start(config)?;
         std::mem::forget(closing);
-        let Setup { port, known, terms, promiscuous, if_index, spread, mtu, mac, .. } = setup;
+        let Setup { known, terms, promiscuous, if_index, spread, mtu, mac, pools, .. } = setup;
         let report = DeviceReport {
             queues: terms.queues,
             spread: spread.clone(),
@@ -227,7 +233,7 @@ impl Device {
             warnings: terms.warnings.clone(),
             info: known,
         };
-        let open = Open { port, report, pools, _claim: claim, _eal: eal.clone() };
+        let open = Open { port, report, pools, _eal: eal.clone() };
         let open = Arc::new(open);
         let info = LinkInfo { mac, mtu, offloads: terms.offloads() };
         let mut relays = Relay::new(terms.queues).into_iter().map(Some).collect::<Vec<_>>();

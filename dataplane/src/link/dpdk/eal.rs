@@ -3,8 +3,8 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::slice;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hioload_dpdk_sys as sys;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
@@ -13,6 +13,15 @@ use super::explain::{self, DpdkError};
 
 /// `rte_eal_init` can't be called again, not even after `rte_eal_cleanup`.
 static STARTED: AtomicBool = AtomicBool::new(false);
+
+/// Adding, taking away, opening, closing and listing devices, one at a time: while one thread closes
+/// a port, drivers answer no question about it.
+static CONTROL: Mutex<()> = Mutex::new(());
+
+/// The right to change devices, or to look at those of others.
+pub(super) fn control() -> MutexGuard<'static, ()> {
+    CONTROL.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The environment. Clones are the same; devices hold one. When the last goes, DPDK gives back its
 /// memory and its hugepage files: so keep one on the thread that started it until the workers have
@@ -133,6 +142,7 @@ impl Eal {
     pub fn devices(&self) -> Vec<DeviceInfo> {
         let mut devices = Vec::new();
         let mut port = 0;
+        let _control = control();
         loop {
             // SAFETY: the EAL was started.
             let next = unsafe { sys::rte_eth_find_next(port) };
@@ -172,8 +182,10 @@ impl Eal {
                     address on the PCI bus; the rest are that driver's options";
         let what = format!("the device `{device}` can't be added");
         let Ok(words) = CString::new(device) else { return Err(DpdkError::new(what, help)) };
+        let control = control();
         // SAFETY: a string that ends in zero; the EAL was started.
         let result = unsafe { sys::rte_dev_probe(words.as_ptr()) };
+        drop(control);
         if result < 0 {
             return Err(DpdkError::new(what, help).because(result));
         }
@@ -194,6 +206,7 @@ impl Eal {
         let help = "give its name as `--vdev` had it, or its address on the PCI bus";
         let Ok(words) = CString::new(name) else { return Err(DpdkError::new(what, help)) };
         explain::forget();
+        let _control = control();
         // SAFETY: strings that end in zero; the EAL was started.
         match unsafe { sys::rte_eal_hotplug_remove(bus.as_ptr(), words.as_ptr()) } {
             result if result < 0 => Err(DpdkError::new(what, help).because(result)),

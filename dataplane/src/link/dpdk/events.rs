@@ -26,45 +26,38 @@ static PORTS: [Port; sys::HIO_MAX_PORTS as usize] = [const {
 const EVENTS: [sys::rte_eth_event_type; 3] =
     [sys::RTE_ETH_EVENT_INTR_LSC, sys::RTE_ETH_EVENT_INTR_RMV, sys::RTE_ETH_EVENT_INTR_RESET];
 
-/// The right to use a port, for one at a time.
-#[derive(Debug)]
-pub(super) struct Claim(u16);
+/// Takes a port for one user at a time, until it is [`released`], and listens to it.
+pub(super) fn claim(port: u16, name: &str) -> Result<(), DpdkError> {
+    let entry = &PORTS[usize::from(port)];
+    if entry.open.swap(true, Ordering::AcqRel) {
+        let help = "a device is opened once, with as many queues as are needed";
+        return Err(DpdkError::new(format!("the device `{name}` is in use"), help));
+    }
+    entry.removed.store(false, Ordering::Relaxed);
+    entry.link_changes.store(0, Ordering::Relaxed);
+    for event in EVENTS {
+        // SAFETY: the function lives as long as the program, and is given no pointer.
+        unsafe {
+            sys::rte_eth_dev_callback_register(port, event, Some(heard), std::ptr::null_mut());
+        }
+    }
+    Ok(())
+}
 
-impl Claim {
-    pub(super) fn new(port: u16, name: &str) -> Result<Claim, DpdkError> {
-        let entry = &PORTS[usize::from(port)];
-        if entry.open.swap(true, Ordering::AcqRel) {
-            let help = "a device is opened once, with as many queues as are needed";
-            return Err(DpdkError::new(format!("the device `{name}` is in use"), help));
+/// Hears no more: to be called before the port is closed, and with it gone for ethdev.
+pub(super) fn silence(port: u16) {
+    for event in EVENTS {
+        // SAFETY: it was registered so; where it wasn't, nothing happens.
+        unsafe {
+            sys::rte_eth_dev_callback_unregister(port, event, Some(heard), std::ptr::null_mut());
         }
-        entry.removed.store(false, Ordering::Relaxed);
-        entry.link_changes.store(0, Ordering::Relaxed);
-        let claim = Claim(port);
-        for event in EVENTS {
-            // SAFETY: the function lives as long as the program, and is given no pointer.
-            unsafe {
-                sys::rte_eth_dev_callback_register(port, event, Some(heard), std::ptr::null_mut());
-            }
-        }
-        Ok(claim)
     }
 }
 
-impl Drop for Claim {
-    fn drop(&mut self) {
-        for event in EVENTS {
-            // SAFETY: it was registered so; where it wasn't, nothing happens.
-            unsafe {
-                sys::rte_eth_dev_callback_unregister(
-                    self.0,
-                    event,
-                    Some(heard),
-                    std::ptr::null_mut(),
-                );
-            }
-        }
-        PORTS[usize::from(self.0)].open.store(false, Ordering::Release);
-    }
+/// Nobody uses the port any more, and its number is free. Under the lock of
+/// [`control`](super::eal::control), as the next device may have that number at once.
+pub(super) fn released(port: u16) {
+    PORTS[usize::from(port)].open.store(false, Ordering::Release);
 }
 
 pub(super) fn is_open(port: u16) -> bool {

@@ -111,7 +111,7 @@ pub(super) fn free_all<const N: usize>(mbufs: &mut ArrayVec<Mbuf, N>) {
     // SAFETY: the first `count` are valid and ours; forgotten first, so that none is freed twice.
     unsafe {
         mbufs.set_len(0);
-        sys::rte_pktmbuf_free_bulk(mbufs.as_mut_ptr().cast(), count as u32);
+        sys::hio_free_bulk(mbufs.as_mut_ptr().cast(), count as u32);
     }
 }
 

@@ -15,7 +15,9 @@
 //! Out: an mbuf of the queue's own cache, taken 32 at a time (most recently freed, so its lines are
 //! warm), the frame written where the device reads it, one store of lengths and flags to each of
 //! the mbuf's two lines, and its share (1/32) of a call of the driver. No heap allocation, no atomic
-//! instruction but what the driver needs, no system call unless the driver makes one.
+//! instruction but what the driver needs, no system call unless the driver makes one. Giving an mbuf
+//! back reads its first line only. `examples/queue_cost.rs` counts it: 144 instructions, 30 to 45
+//! cycles, for a frame out and in again, net_ring's own part included.
 
 mod device;
 mod eal;

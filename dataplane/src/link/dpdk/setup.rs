@@ -8,6 +8,7 @@ use hioload_dpdk_sys as sys;
 
 use super::device::DeviceConfig;
 use super::eal::{self, DeviceInfo};
+use super::events;
 use super::explain::DpdkError;
 use super::mempool::{Mempool, mbufs_for};
 use super::negotiate::{self, Keeper, Terms};
@@ -33,6 +34,7 @@ pub(super) struct Setup {
     pub(super) promiscuous: bool,
     pub(super) mtu: u16,
     pub(super) mac: [u8; 6],
+    pub(super) pools: Vec<Mempool>,
 }
 
 impl Setup {
@@ -56,10 +58,12 @@ impl Setup {
             mtu,
             mac: config.mac.unwrap_or(known.mac),
             known,
+            pools: Vec::new(),
         })
     }
 
     pub(super) fn configure(&mut self, config: &DeviceConfig) -> Result<(), DpdkError> {
+        let _control = eal::control();
         let Setup { port, terms, known, .. } = self;
         let mut key = [0u8; KEY_MAX];
         for pair in key.chunks_exact_mut(KEY_WORD.len()) {
@@ -96,7 +100,8 @@ impl Setup {
     }
 
     /// Makes the queues and the mempools that they receive into.
-    pub(super) fn queues(&mut self, config: &DeviceConfig) -> Result<Vec<Mempool>, DpdkError> {
+    pub(super) fn queues(&mut self, config: &DeviceConfig) -> Result<(), DpdkError> {
+        let _control = eal::control();
         let Setup { port, ref terms, rx_descriptors, tx_descriptors, .. } = *self;
         let rx_takes = rx_descriptors.max(terms.rx_takes);
         let wanted = mbufs_for(rx_takes, tx_descriptors, HELD_MAX);
@@ -108,33 +113,28 @@ impl Setup {
         rx_conf.offloads = terms.rx_offloads;
         let mut tx_conf = self.device.default_txconf;
         tx_conf.offloads = terms.tx_offloads;
-        let mut pools = Vec::with_capacity(terms.queues.into());
         for queue in 0..terms.queues {
-            let pool = Mempool::new(node, self.mbufs, terms.frame_bytes)?;
+            // They outlive the port, which is closed before this is dropped.
+            self.pools.push(Mempool::new(node, self.mbufs, terms.frame_bytes)?);
+            let pool = self.pools[usize::from(queue)].raw();
             let what = format!("queue {queue} of `{}` can't be made", self.known.name);
             let help = "use fewer workers or descriptors";
             // SAFETY: the port is configured with that queue; the pool outlives it.
             unsafe {
                 let rx = &raw const rx_conf;
-                let made = sys::rte_eth_rx_queue_setup(
-                    port,
-                    queue,
-                    rx_descriptors,
-                    socket,
-                    rx,
-                    pool.raw(),
-                );
+                let made =
+                    sys::rte_eth_rx_queue_setup(port, queue, rx_descriptors, socket, rx, pool);
                 check(made, &what, help)?;
                 let tx = &raw const tx_conf;
                 let made = sys::rte_eth_tx_queue_setup(port, queue, tx_descriptors, socket, tx);
                 check(made, &what, help)?;
             }
-            pools.push(pool);
         }
-        Ok(pools)
+        Ok(())
     }
 
     pub(super) fn start(&mut self, config: &DeviceConfig) -> Result<(), DpdkError> {
+        let _control = eal::control();
         let port = self.port;
         let name = self.known.name.clone();
         if let Some(mtu) = config.mtu {
@@ -263,7 +263,7 @@ pub(super) fn check(result: c_int, what: &str, help: &str) -> Result<(), DpdkErr
     }
 }
 
-/// Closes a port that was configured, but could not be started.
+/// Closes a port that was configured, but could not be started; before its [`Setup`] is dropped.
 pub(super) struct CloseOnDrop(pub(super) u16);
 
 impl Drop for CloseOnDrop {
@@ -272,10 +272,14 @@ impl Drop for CloseOnDrop {
     }
 }
 
+/// Closes a port, whose number is free then.
 pub(super) fn close(port: u16) {
+    let _control = eal::control();
+    events::silence(port);
     // SAFETY: no queue of it is used any more; what it says to a port that is gone doesn't matter.
     unsafe {
         sys::rte_eth_dev_stop(port);
         sys::rte_eth_dev_close(port);
     }
+    events::released(port);
 }
