@@ -20,6 +20,7 @@ use hioload_pipeline::backend::{Backend, Events};
 use hioload_pipeline::suite::wire::{BINARY, TEXT, pattern};
 use hioload_pipeline::suite::{Lab, PATIENCE, Server, Stream, cases};
 use hioload_pipeline::{Settings, on_message};
+use hioload_stack::{Link, LinkRx, LinkTx, TxMeta};
 
 /// A server on one queue.
 struct OnAfPacket;
@@ -196,6 +197,55 @@ fn a_device_is_opened_once_and_again_when_its_queues_are_gone() {
     eal.detach(&info.name).expect("it is free");
     let error = eal.device(&info.name).expect_err("it is gone");
     assert!(error.to_string().contains("no device"), "{error}");
+}
+
+#[test]
+fn a_link_without_a_kernel_carries_every_frame_both_ways() {
+    if !common::dpdk::eal().has_hugepages() {
+        // Plain memory can't be shown to the other side.
+        return;
+    }
+    let eal = common::dpdk::eal();
+    let path = std::env::temp_dir().join(format!("hioload-vhost-{}", std::process::id()));
+    let path = path.to_str().expect("a plain name");
+    let config = DeviceConfig { queues: 1, ..Site::config() };
+    let mut ends = Vec::new();
+    for device in [
+        format!("net_vhost7,iface={path},queues=1"),
+        format!("net_virtio_user7,path={path},queues=1"),
+    ] {
+        let info = eal.attach(&device).unwrap_or_else(|error| panic!("{error}"));
+        let (device, mut queues) =
+            Device::open(eal, &info.name, &config).unwrap_or_else(|error| panic!("{error}"));
+        ends.push((device, queues.remove(0), 0usize));
+    }
+    let _thread = eal.register_thread().expect("a number");
+    const FRAMES: usize = 1000;
+    let (began, mut sent) = (Instant::now(), [0; 2]);
+    while ends.iter().any(|(_, _, received)| *received < FRAMES) {
+        for ((_, queue, received), sent) in ends.iter_mut().zip(&mut sent) {
+            let (rx, tx) = queue.split();
+            for _ in 0..16 {
+                if *sent < FRAMES
+                    && let Some(frame) = tx.next(100)
+                {
+                    frame.fill(*sent as u8);
+                    tx.commit(TxMeta::default());
+                    *sent += 1;
+                }
+            }
+            tx.flush();
+            for index in 0..rx.receive(64) {
+                assert_eq!(rx.frame(index).bytes, [*received as u8; 100], "lost or out of order");
+                *received += 1;
+            }
+        }
+        assert!(began.elapsed() < PATIENCE, "{sent:?}");
+    }
+    assert!(ends.iter().all(|(device, ..)| device.link_state().up));
+    drop(ends);
+    eal.detach("net_virtio_user7").expect("it is closed");
+    eal.detach("net_vhost7").expect("it is closed");
 }
 
 #[test]

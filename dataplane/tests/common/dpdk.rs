@@ -34,7 +34,8 @@ pub fn eal() -> &'static Eal {
         ];
         match std::env::var("HIOLOAD_DPDK_HUGEPAGES").as_deref() {
             Ok("no") => args.extend(["--no-huge", "-m", "512"]),
-            _ => args.extend(["--in-memory", "-m", "32"]),
+            // virtio_user shows its memory to the other side by a few files.
+            _ => args.extend(["--in-memory", "--single-file-segments", "-m", "32"]),
         }
         Eal::start(&args)
     });
