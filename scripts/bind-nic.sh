@@ -15,7 +15,7 @@ die() {
     echo "bind-nic.sh: $*" >&2
     exit 1
 }
-devbind=$(command -v dpdk-devbind.py) || die "no dpdk-devbind.py: scripts/install-dpdk.sh --tools"
+devbind=$(command -v dpdk-devbind.py) || die "no dpdk-devbind.py: scripts/install-dpdk.sh --nic"
 action=${1:-show} pci=${2:-}
 if [[ $action == show ]]; then exec "$devbind" --status-dev net; fi
 [[ $(id -u) -eq 0 ]] || die "only root may bind devices"

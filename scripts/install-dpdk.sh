@@ -3,12 +3,18 @@
 # bindgen reads its headers with, hwloc, a C compiler. With all of it there it only looks.
 #
 #   scripts/install-dpdk.sh            as root, or with sudo
-#   scripts/install-dpdk.sh --tools    also dpdk-devbind.py, ethtool and ip, for operators
+#   scripts/install-dpdk.sh --demo     also ip and ethtool
+#   scripts/install-dpdk.sh --nic      also dpdk-devbind.py
 set -euo pipefail
 
 packages=(build-essential pkg-config libdpdk-dev libclang1-14 libclang-common-14-dev
     libhwloc-dev libudev-dev)
-[[ ${1:-} == --tools ]] && packages+=(dpdk iproute2 ethtool pciutils)
+case ${1:-} in
+'') ;;
+--demo) packages+=(iproute2 ethtool) ;;
+--nic) packages+=(dpdk pciutils) ;;
+*) echo "unknown: $1 (--demo, --nic)" >&2 && exit 2 ;;
+esac
 
 missing=()
 for package in "${packages[@]}"; do

@@ -1,0 +1,91 @@
+# shellcheck shell=bash
+# What the demos on DPDK share: installing, building, the EAL's arguments for a machine as it is, a
+# server that is started, found ready and always stopped again. Sourced, never run.
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$repo" || exit
+program=${CARGO_TARGET_DIR:-$repo/target}/release/hioload-ws
+as_root=()
+[[ $(id -u) -eq 0 ]] || as_root=(sudo)
+
+say() { printf '%s\n' "$*"; }
+die() {
+    printf '%s: %s\n' "$(basename "$0")" "$*" >&2
+    exit 1
+}
+
+# Packages, and the program with DPDK in it.
+prepare() {
+    [[ $(uname -s) == Linux ]] || die "only Linux has what this shows"
+    ((${#as_root[@]} == 0)) || command -v sudo >/dev/null || die "run it as root: there is no sudo"
+    scripts/install-dpdk.sh --demo
+    command -v cargo >/dev/null || die "no cargo: install Rust with rustup, then run this again"
+    say "building (a few minutes the first time)"
+    cargo build --release --quiet --features dpdk --bin hioload-ws
+}
+
+# eal_memory: arguments for hugepages where 128 of them (256 MiB) are free, else for doing without.
+eal_memory() {
+    local free=0
+    read -r free 2>/dev/null </sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages || true
+    if ((free >= 128)); then say "--in-memory -m 256"; else say "--no-huge -m 512"; fi
+}
+
+server_pid=''
+
+# Ends the server in order; meant for `trap stop_demo EXIT`.
+stop_demo() {
+    [[ -n $server_pid ]] || return 0
+    "${as_root[@]}" kill -TERM "$server_pid" 2>/dev/null || true
+    wait "$server_pid" 2>/dev/null || true
+    server_pid=''
+}
+
+# start_demo NET DEVICE: the appliance on a virtual device of DPDK, as host 2 of 10.99.NET.0/24 and
+# fd99:NET::/64. Its log goes to $log.
+start_demo() {
+    local net=$1 device=$2 memory core
+    read -ra memory <<<"$(eal_memory)"
+    core=$(taskset -cp $$ | sed 's/.*: //; s/[,-].*//')
+    log=$(mktemp)
+    # No PCI: it has nothing to do with this machine's NICs.
+    "${as_root[@]}" "$program" serve --log error --backend dpdk --address "10.99.$net.2/24" \
+        --address "fd99:$net::2/64" --listen 0.0.0.0:9001 -- -l "$core" "${memory[@]}" \
+        --no-pci --no-telemetry --file-prefix "hioload-demo-$$" --vdev="$device" \
+        >"$log" 2>&1 &
+    server_pid=$!
+    local tries=300
+    until grep -q 'listening on' "$log"; do
+        kill -0 "$server_pid" 2>/dev/null || die "the server ended at once: $(<"$log")"
+        ((tries-- > 0)) || die "the server was not ready within 30 s: $(<"$log")"
+        sleep 0.1
+    done
+}
+
+# kernel_end INTERFACE NET: the kernel is host 1 there.
+kernel_end() {
+    "${as_root[@]}" ip address add "10.99.$2.1/24" dev "$1"
+    # Where there is no IPv6, there is IPv4.
+    "${as_root[@]}" ip address add "fd99:$2::1/64" dev "$1" nodad 2>/dev/null || true
+    "${as_root[@]}" ip link set "$1" up
+    # Otherwise the kernel leaves checksums and segmentation to a device that does neither.
+    "${as_root[@]}" ethtool -K "$1" tx off >/dev/null
+}
+
+# show NET ARGS...: says how to reach it and waits for Ctrl-C; with --check, loads it for a moment.
+show() {
+    local net=$1 url=ws://10.99.$1.2:9001/
+    shift
+    cat "$log"
+    if [[ ${1:-} == --check ]]; then
+        "$program" bench "$url" --connections 50 --size 1024 --duration 2s
+        return
+    fi
+    say
+    say "An echo server on DPDK and TCP/IP of its own. From this machine:"
+    say "  a client         $url"
+    say "  a browser        file://$repo/scripts/demo.html#$url"
+    say "  how fast it is   $program bench $url"
+    say "Ctrl-C ends it and takes the interface away."
+    wait "$server_pid"
+}
