@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
-# Suite clippy: no warning in any target of the workspace.
+# Suite clippy: no warning in any target of the workspace, without and with DPDK.
 set -euo pipefail
 # shellcheck source=ci/lib.sh
 . "$(dirname "$0")/lib.sh"
 budget 600 "$@"
 
+"$repo/ci/install.sh" dpdk
 cargo clippy --workspace --all-targets --quiet -- -D warnings
-# What links libdpdk, where there is one.
-if pkg-config --exists libdpdk 2>/dev/null; then
-    cargo clippy -p hioload-dataplane -p hioload-dpdk-sys --all-targets --quiet \
-        --features hioload-dataplane/dpdk,hioload-dataplane/lab -- -D warnings
-fi
+cargo clippy -p hioload-ws -p hioload-dataplane -p hioload-dpdk-sys --all-targets --quiet \
+    --features hioload-ws/dpdk,hioload-dataplane/lab -- -D warnings

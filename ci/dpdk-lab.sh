@@ -5,7 +5,7 @@
 #
 #   ci/dpdk-lab.sh [tests|devices|autobahn|lcores|wire|trouble|refusals]...   (default: all)
 #
-# tests     the dataplane's tests with `lab,dpdk`, with and without hugepages
+# tests     the program's tests with DPDK in it, and the dataplane's, with and without hugepages
 # devices   af_packet, tap and af_xdp, each with and without hugepages: ping, Python and Node
 #           clients, IPv4 and IPv6, broadcast, a drain under way
 # autobahn  sections 1-7, 9 and 10 on af_packet, strict
@@ -37,6 +37,7 @@ if [[ ${HIOLOAD_LAB:-} != namespace ]]; then
     "$repo/ci/install.sh" lab dpdk python node autobahn
     if [[ " ${parts[*]} " == *" tests "* ]]; then
         cargo test --quiet -p hioload-dataplane --features lab,dpdk --no-run
+        cargo test --quiet --features dpdk --lib --bins --no-run
     fi
     [[ " ${parts[*]} " != *" wire "* ]] ||
         cargo build --release --quiet -p hioload-dataplane --example bad_wire
@@ -168,6 +169,7 @@ drains() {
 
 run_tests() {
     local memory
+    check "tests of the program" cargo test --offline --quiet --features dpdk --lib --bins
     for memory in yes no; do
         check "tests, hugepages: $memory" env HIOLOAD_DPDK_HUGEPAGES=$memory \
             cargo test --offline --quiet -p hioload-dataplane --features lab,dpdk \
