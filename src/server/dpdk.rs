@@ -112,7 +112,7 @@ impl Dpdk {
         arguments
     }
 
-    /// The workers' cores, where the arguments list cores in the simple form `-l 1,3-5`. The first
+    /// The workers' cores, where the arguments list cores in the simple form `-l 1,3-5`. The lowest
     /// is the main lcore, which only waits, unless it is the only one.
     pub(crate) fn listed_cores(&self) -> Option<Vec<usize>> {
         let mut cores = Vec::new();
@@ -123,6 +123,7 @@ impl Dpdk {
             // DPDK has 128 lcores at most.
             cores.extend((first..=last).take(128));
         }
+        cores.sort_unstable();
         if cores.len() > 1 {
             cores.remove(0);
         }
@@ -192,7 +193,7 @@ mod tests {
     fn the_first_of_several_cores_only_waits() {
         for (arguments, cores) in [
             (&["-l", "1"][..], Some(vec![1])),
-            (&["-l0,2-4"], Some(vec![2, 3, 4])),
+            (&["-l2-4,0"], Some(vec![2, 3, 4])),
             (&["-l", "(0-3)@1"], None),
             (&["--vdev", "net_null0"], None),
         ] {
