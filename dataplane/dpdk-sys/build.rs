@@ -33,7 +33,7 @@ mod libdpdk {
         "rte_eth_dev_(default_mac_addr_set|callback_register|callback_unregister)",
         "rte_eth_dev_(set_ptypes|rss_reta_update|rss_reta_query|is_valid_port)",
         "rte_eth_dev_(rx_intr_enable|rx_intr_disable|rx_intr_ctl_q_get_fd|set_link_(up|down))",
-        "rte_eth_(rx_queue_setup|tx_queue_setup|macaddr_get|link_get_nowait|stats_get)",
+        "rte_eth_(rx_queue_setup|tx_queue_setup|macaddr_get|link_get_nowait|stats_get|stats_reset)",
         "rte_eth_(promiscuous|allmulticast)_(enable|disable|get)",
         "rte_eth_xstats_(get|get_names)",
         "rte_pktmbuf_(pool_create|free|free_bulk)",

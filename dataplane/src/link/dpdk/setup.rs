@@ -149,8 +149,12 @@ impl Setup {
         let result = unsafe { sys::rte_eth_dev_start(port) };
         check(result, &format!("`{name}` doesn't start"), "its log says why")?;
         self.mtu = current_mtu(port);
-        // SAFETY: the port is started. One that can't be anything else may refuse.
-        unsafe { sys::rte_eth_promiscuous_disable(port) };
+        // SAFETY: the port is started. One that can't be anything else, or doesn't count, may refuse.
+        unsafe {
+            sys::rte_eth_promiscuous_disable(port);
+            // What it counted for somebody before is nobody's business here.
+            sys::rte_eth_stats_reset(port);
+        }
         if config.mac.is_some_and(|mac| mac != self.known.mac) {
             self.set_mac()?;
         }
