@@ -8,6 +8,7 @@ pub(crate) struct Sum(u64);
 
 impl Sum {
     /// Adds bytes as big-endian 16-bit words; an odd last byte is padded with a zero.
+    #[inline]
     pub(crate) fn add(mut self, bytes: &[u8]) -> Sum {
         let mut words = bytes.chunks_exact(4);
         for word in &mut words {
@@ -22,6 +23,7 @@ impl Sum {
     }
 
     /// Adds a 16-bit number.
+    #[inline]
     pub(crate) fn add_u16(mut self, n: u16) -> Sum {
         self.0 += u64::from(n);
         self
@@ -39,6 +41,7 @@ impl Sum {
     }
 
     /// The sum in 16 bits, not complemented: what an offload wants for the pseudo-header.
+    #[inline]
     pub(crate) fn fold(self) -> u16 {
         let mut sum = self.0;
         while sum > 0xffff {

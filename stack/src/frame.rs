@@ -65,7 +65,8 @@ pub(crate) fn ethernet(frame: &[u8], mac: [u8; 6], vlan: Option<u16>) -> Result<
     Ok(L2 { ethertype, payload, group })
 }
 
-/// Writes the Ethernet and VLAN headers and returns their length.
+/// Writes the Ethernet and VLAN headers.
+#[inline(always)]
 pub(crate) fn write_ethernet(
     frame: &mut [u8],
     to: [u8; 6],

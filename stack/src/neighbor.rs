@@ -84,13 +84,17 @@ impl Neighbors {
 
     #[inline]
     pub(crate) fn lookup(&mut self, ip: IpAddr, now: Now) -> Lookup {
-        if let Some((last, mac, until)) = self.memo
-            && last == ip
-            && now < until
-        {
-            return Lookup::Known(mac);
+        match self.last(ip, now) {
+            Some(mac) => Lookup::Known(mac),
+            None => self.lookup_slow(ip, now),
         }
-        self.lookup_slow(ip, now)
+    }
+
+    /// The last answer, where it was for this address and still holds.
+    #[inline]
+    pub(crate) fn last(&self, ip: IpAddr, now: Now) -> Option<Mac> {
+        let (last, mac, until) = self.memo?;
+        (last == ip && now < until).then_some(mac)
     }
 
     fn lookup_slow(&mut self, ip: IpAddr, now: Now) -> Lookup {

@@ -86,6 +86,7 @@ impl Net {
     }
 
     /// Whether an address is on the link.
+    #[inline]
     pub(crate) fn on_link(&self, ip: IpAddr) -> bool {
         if let IpAddr::V6(ip) = ip
             && ip.is_unicast_link_local()
@@ -118,16 +119,20 @@ impl Net {
     /// Who on the link takes a packet for `ip`.
     #[inline]
     pub(crate) fn next_hop(&self, ip: IpAddr) -> Option<IpAddr> {
-        if self.on_link(ip) {
-            return Some(ip);
-        }
         match ip {
-            IpAddr::V4(_) => self.gateway_v4.map(IpAddr::V4),
+            IpAddr::V4(ip) => self.next_hop_v4(ip).map(IpAddr::V4),
+            IpAddr::V6(_) if self.on_link(ip) => Some(ip),
             IpAddr::V6(_) => self.gateway_v6.map(IpAddr::V6),
         }
     }
+
+    #[inline]
+    fn next_hop_v4(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
+        if self.on_link(IpAddr::V4(ip)) { Some(ip) } else { self.gateway_v4 }
+    }
 }
 
+#[inline]
 fn same_network(local: &Address, ip: IpAddr) -> bool {
     let prefix = u32::from(local.prefix);
     match (local.ip, ip) {
@@ -190,13 +195,40 @@ impl<'a, T: LinkTx> Out<'a, T> {
         };
         let (header, packet) = frame.split_at_mut(l2);
         let result = fill(packet);
-        // The packet is written: look at it, address it, commit it.
+        // The packet is written: look at it, address it, commit it. Nearly all are IPv4 without
+        // options and go where the one before went.
+        if let Some(head) = packet.first_chunk::<40>()
+            && head[0] == 0x45
+            && head[9] == TCP
+            && self.net.trace.is_none()
+            && let dst = Ipv4Addr::new(head[16], head[17], head[18], head[19])
+            && let Some(hop) = self.net.next_hop_v4(dst)
+            && let Some(mac) = self.net.neighbors.last(IpAddr::V4(hop), self.now)
+        {
+            let mut meta = TxMeta { l2_len: l2 as u8, l3_len: 20, ..TxMeta::default() };
+            look(packet, false, &mut meta, self.net, &mut self.sent, self.pure_seq);
+            let Net { info, vlan, .. } = &*self.net;
+            frame::write_ethernet(header, mac, info.mac, *vlan, ETHERTYPE_IPV4);
+            self.tx.commit(meta);
+            self.net.counters.frames_out_total.inc();
+        } else {
+            self.depart(len);
+        }
+        result
+    }
+
+    /// Sends the IP packet that is in the link's memory.
+    #[inline(never)]
+    fn depart(&mut self, len: usize) {
+        let l2 = self.net.l2_len();
+        let Some(frame) = self.tx.next(l2 + len) else { return };
+        let (header, packet) = frame.split_at_mut(l2);
         let v6 = packet[0] >> 4 == 6;
-        let (src, dst, protocol) = ends(packet, v6);
+        let (dst, protocol) = whither(packet, v6);
         let mut meta =
             TxMeta { l2_len: l2 as u8, l3_len: if v6 { 40 } else { 20 }, ..TxMeta::default() };
         if protocol == TCP {
-            look(packet, (src, dst), &mut meta, self.net, &mut self.sent, self.pure_seq);
+            look(packet, v6, &mut meta, self.net, &mut self.sent, self.pure_seq);
             if let Some(trace) = &mut self.net.trace {
                 trace.packet(packet, dst, self.now);
             }
@@ -204,14 +236,12 @@ impl<'a, T: LinkTx> Out<'a, T> {
         let ethertype = if v6 { ETHERTYPE_IPV6 } else { ETHERTYPE_IPV4 };
         let hop = match dst {
             IpAddr::V6(to) if to.is_multicast() => {
-                self.commit(l2 + len, multicast_mac(to), ethertype, meta);
-                return result;
+                return self.commit(l2 + len, multicast_mac(to), ethertype, meta);
             }
             _ => self.net.next_hop(dst),
         };
         let Some(hop) = hop else {
-            self.net.counters.drop_no_route_total.inc();
-            return result;
+            return self.net.counters.drop_no_route_total.inc();
         };
         match self.net.neighbors.lookup(hop, self.now) {
             Lookup::Known(mac) => {
@@ -221,7 +251,6 @@ impl<'a, T: LinkTx> Out<'a, T> {
             }
             other => self.unsure(other, hop, len, ethertype, meta),
         }
-        result
     }
 
     /// A packet is written whose neighbour isn't known, or not for sure.
@@ -424,22 +453,17 @@ impl<'a, T: LinkTx> Out<'a, T> {
     }
 }
 
-/// The ends of a packet of ours, and what is in it.
+/// Where a packet of ours goes, and what is in it.
 #[inline]
-fn ends(packet: &[u8], v6: bool) -> (IpAddr, IpAddr, u8) {
+fn whither(packet: &[u8], v6: bool) -> (IpAddr, u8) {
     match (v6, packet.first_chunk::<20>(), packet.first_chunk::<40>()) {
         (false, Some(header), _) => {
-            let at =
-                |n: usize| IpAddr::from([header[n], header[n + 1], header[n + 2], header[n + 3]]);
-            (at(12), at(16), header[9])
+            (IpAddr::from([header[16], header[17], header[18], header[19]]), header[9])
         }
         (true, _, Some(header)) => {
-            let at = |n: usize| {
-                let mut ip = [0u8; 16];
-                ip.copy_from_slice(&header[n..n + 16]);
-                IpAddr::V6(ip.into())
-            };
-            (at(8), at(24), header[6])
+            let mut dst = [0u8; 16];
+            dst.copy_from_slice(&header[24..40]);
+            (IpAddr::V6(dst.into()), header[6])
         }
         _ => unreachable!("our own packets have whole headers"),
     }
@@ -447,18 +471,19 @@ fn ends(packet: &[u8], v6: bool) -> (IpAddr, IpAddr, u8) {
 
 /// An outgoing TCP segment: mends what smoltcp gets wrong, takes note of it, and prepares what is
 /// left to the device.
-#[inline]
+#[inline(always)]
 fn look(
     packet: &mut [u8],
-    (src, dst): (IpAddr, IpAddr),
+    v6: bool,
     meta: &mut TxMeta,
     net: &Net,
     sent: &mut Sent,
     pure_seq: Option<u32>,
 ) {
     let offloads = net.info.offloads;
-    let len = packet.len() - usize::from(meta.l3_len);
-    let (ip, tcp) = packet.split_at_mut(usize::from(meta.l3_len));
+    let l3 = if v6 { 40 } else { 20 };
+    let len = packet.len() - l3;
+    let (ip, tcp) = packet.split_at_mut(l3);
     let Some(fixed) = tcp.first_chunk::<20>() else { return };
     let header = usize::from(fixed[12] >> 4) * 4;
     let flags = fixed[13];
@@ -473,7 +498,7 @@ fn look(
         tcp[4..8].copy_from_slice(&right.to_be_bytes());
         if !offloads.tx_tcp_checksum {
             tcp[16..18].fill(0);
-            let sum = Sum::pseudo(src, dst, TCP, len as u16).add(tcp).finish();
+            let sum = pseudo(ip, v6, len).add(tcp).finish();
             tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         }
     }
@@ -494,9 +519,18 @@ fn look(
     }
     if offloads.tx_tcp_checksum {
         meta.tcp_checksum = true;
-        let sum = Sum::pseudo(src, dst, TCP, len as u16).fold();
+        let sum = pseudo(ip, v6, len).fold();
         [fixed[16], fixed[17]] = sum.to_be_bytes();
     }
+}
+
+/// The sum of what a TCP checksum covers beside the segment: both addresses, protocol and length
+/// (RFC 9293 §3.1, RFC 8200 §8.1).
+#[inline(always)]
+fn pseudo(header: &[u8], v6: bool, len: usize) -> Sum {
+    let sum = Sum::default().add_u16(u16::from(TCP)).add_u16(len as u16);
+    // Of a constant length each, the sums have no loop.
+    if v6 { sum.add(&header[8..40]) } else { sum.add(&header[12..20]) }
 }
 
 /// Does in software what was left to the device.
