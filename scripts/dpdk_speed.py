@@ -188,7 +188,7 @@ def main():
     if options.json:
         with open(options.json, "w") as out:
             json.dump({"cells": cells}, out, indent=1)
-    return any(cell["errors"] for cell in cells)
+    return any(cell["errors"] or not cell["rate"] for cell in cells)
 
 
 if __name__ == "__main__":
