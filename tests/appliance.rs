@@ -54,7 +54,9 @@ impl Drop for File {
 #[test]
 fn wrong_options_end_with_2_and_say_what_is_allowed() {
     fails(&["--no-such-option"], 2, &["--no-such-option", "--help"]);
-    fails(&["serve", "--backend", "dpdk"], 2, &["`dpdk`", "built in: auto, epoll"]);
+    fails(&["serve", "--backend", "fibre"], 2, &["`fibre`", "built in: auto, epoll"]);
+    #[cfg(not(feature = "dpdk"))]
+    fails(&["serve", "--backend", "dpdk"], 2, &["not in this build", "--features dpdk"]);
     fails(&["--max-frame", "1MB"], 2, &["1MB", "64KiB"]);
     fails(&["--ping-after", "5"], 2, &["500ms"]);
     fails(&["--app", "chat"], 2, &["chat", "broadcast"]);
