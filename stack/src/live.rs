@@ -193,7 +193,8 @@ impl Live {
         if let Some((end, at)) = self.timed
             && !before(ack, end)
         {
-            let sample = u32::try_from(now.since(at).as_micros()).unwrap_or(u32::MAX).max(1);
+            let nanos = now.as_nanos().saturating_sub(at.as_nanos());
+            let sample = u32::try_from(nanos / 1_000).unwrap_or(u32::MAX).max(1);
             self.rtt_us = match self.rtt_us {
                 0 => sample,
                 // RFC 6298 §2.3, alpha = 1/8.

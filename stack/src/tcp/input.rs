@@ -5,7 +5,7 @@ use smoltcp::socket::tcp::State;
 
 use super::{MTU_MIN_V6, PATH_MTU_AGE, Path, Tcp, instant, state_name};
 use crate::Gone;
-use crate::conn::{NO_SCALE, Phase, Tuple};
+use crate::conn::{NIL, NO_SCALE, Phase, Tuple};
 use crate::device::Wire;
 use crate::frame::{ACK, BARE_MAX, Bare, FIN, RST, SYN, Segment, write_bare};
 use crate::icmp::{Notice, Trouble};
@@ -94,17 +94,24 @@ impl Tcp {
     #[inline]
     pub(crate) fn segment<T: LinkTx>(
         &mut self,
-        tuple: Tuple,
+        tuple: &Tuple,
         hash: u32,
         segment: &Segment<'_>,
         out: &mut Out<'_, T>,
     ) {
-        let Some(index) = self.find(hash, &tuple) else {
-            return self.stranger(tuple, hash, segment, out);
+        let mut found = (Phase::Free, NIL);
+        let conns = &self.table.conns;
+        let index = self.core.flow.find(hash, |index| {
+            let conn = conns.at(index);
+            found = (conn.phase, conn.live);
+            conn.tuple == *tuple
+        });
+        let Some(index) = index else {
+            return self.stranger(*tuple, hash, segment, out);
         };
-        let conn = self.table.conns.at(index);
-        match conn.phase {
-            Phase::Live => self.live_segment(index, conn.live, segment, out),
+        let (phase, slot) = found;
+        match phase {
+            Phase::Live => self.live_segment(index, slot, segment, out),
             Phase::Frozen => self.frozen_segment(index, segment, out),
             Phase::TimeWait => self.time_wait_segment(index, hash, segment, out),
             Phase::Free => debug_assert!(false, "a free entry is in no flow table"),
@@ -124,10 +131,10 @@ impl Tcp {
             let socket = set.get::<tcp::Socket<'_>>(SocketHandle::default());
             (socket.state() == State::Established
                 && segment.seq == live.rcv_nxt
-                && segment.flags & (SYN | RST) == 0
-                && !is_duplicate_ack(live, segment)
-                && Edges::of(live).judge(segment) == Verdict::Take)
-                .then(|| feed_socket(set, live, paths, segment, segment.ip.packet, out))
+                && segment.flags & (SYN | RST | ACK) == ACK
+                && is_within_flight(live, segment.ack)
+                && !is_duplicate_ack(live, segment))
+            .then(|| feed_socket::<_, true>(set, live, paths, segment, segment.ip.packet, out))
         });
         if let Some(news) = plain {
             return self.fed(index, news, out);
@@ -276,15 +283,14 @@ impl Tcp {
     ) {
         let slot = self.table.conns.at(index).live;
         let paths = &mut self.core.paths;
-        let news = self
-            .table
-            .slots
-            .with_set(slot, |set, live| feed_socket(set, live, paths, segment, packet, out));
+        let news = self.table.slots.with_set(slot, |set, live| {
+            feed_socket::<_, false>(set, live, paths, segment, packet, out)
+        });
         self.fed(index, news, out);
     }
 
     /// smoltcp saw a segment of this connection.
-    #[inline]
+    #[inline(always)]
     fn fed<T: LinkTx>(&mut self, index: u32, news: News, out: &mut Out<'_, T>) {
         if let Some(trace) = &mut out.net.trace {
             trace.state(&self.table.conns.at(index).tuple, state_name(news.state), out.now);
@@ -354,9 +360,10 @@ impl Tcp {
     }
 }
 
-/// Lets a socket see a segment, and draws our numbers after it.
+/// Lets a socket see a segment, and draws our numbers after it. `PLAIN`: it is the next one of an
+/// open connection, an acknowledgement of what is in flight, and neither SYN nor RST.
 #[inline]
-fn feed_socket<T: LinkTx>(
+fn feed_socket<T: LinkTx, const PLAIN: bool>(
     set: &mut SocketSet<'_>,
     live: &mut Live,
     paths: &mut [Path],
@@ -372,6 +379,9 @@ fn feed_socket<T: LinkTx>(
     path.interface.poll_ingress_single(instant(now), &mut wire, set);
     live.note(&out.sent, now);
     let is = Snapshot::of(set.get(SocketHandle::default()));
+    if PLAIN && is.state == State::Established {
+        return follow_plain(live, segment, was, is, now);
+    }
     follow(live, segment, was, is, now)
 }
 
@@ -413,6 +423,59 @@ struct News {
     user: bool,
 }
 
+/// [`follow`] where the next segment of an open connection left it open: what that comes to.
+#[inline]
+fn follow_plain(
+    live: &mut Live,
+    segment: &Segment<'_>,
+    was: Snapshot,
+    is: Snapshot,
+    now: Now,
+) -> News {
+    live.active = now;
+    if segment.data_len > 0 {
+        live.see(segment.seq.wrapping_add(segment.data_len));
+        live.rcv_nxt = live.rcv_nxt.wrapping_add((is.received - was.received) as u32);
+        if before(live.rcv_seen, live.rcv_nxt) {
+            live.rcv_seen = live.rcv_nxt;
+        }
+        live.wish_for(is);
+    }
+    let acked = is.unsent < was.unsent;
+    if acked {
+        live.acknowledged(segment.ack, now);
+    }
+    live.peer_window = segment.window;
+    if segment.window == 0 {
+        // RFC 9293 §3.8.6.1: a peer that closes its window and says so is alive.
+        live.progress = now;
+    }
+    News {
+        state: State::Established,
+        opened: false,
+        user: is.received > was.received || (live.wanted > 0 && acked),
+    }
+}
+
+impl Live {
+    /// Data arrived up to `end`.
+    #[inline]
+    fn see(&mut self, end: u32) {
+        let end = if before(self.rcv_edge, end) { self.rcv_edge } else { end };
+        if before(self.rcv_seen, end) {
+            self.rcv_seen = end;
+        }
+    }
+
+    /// Wishes for larger rings where these are nearly full.
+    #[inline]
+    fn wish_for(&mut self, is: Snapshot) {
+        if is.received * 4 >= is.room * 3 && is.room < 0xffff {
+            self.wish_class = self.wish_class.max(if is.room <= 2048 { 1 } else { 2 });
+        }
+    }
+}
+
 /// Draws our numbers after smoltcp's.
 #[inline]
 fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, now: Now) -> News {
@@ -444,10 +507,7 @@ fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, n
     };
     live.rcv_nxt = live.rcv_nxt.wrapping_add(u32::from(fin_taken));
     if segment.data_len > 0 && !before(segment.seq, rcv_nxt.wrapping_sub(0xffff)) {
-        let end = if before(live.rcv_edge, end) { live.rcv_edge } else { end };
-        if before(live.rcv_seen, end) {
-            live.rcv_seen = end;
-        }
+        live.see(end);
     }
     if before(live.rcv_seen, live.rcv_nxt) {
         live.rcv_seen = live.rcv_nxt;
@@ -469,9 +529,7 @@ fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, n
             }
         }
     }
-    if is.received * 4 >= is.room * 3 && is.room < 0xffff {
-        live.wish_class = live.wish_class.max(if is.room <= 2048 { 1 } else { 2 });
-    }
+    live.wish_for(is);
     let opened =
         is_handshake(was.state) && matches!(is.state, State::Established | State::CloseWait);
     News {
@@ -481,6 +539,12 @@ fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, n
             || is.state != was.state
             || (live.wanted > 0 && is.unsent < was.unsent),
     }
+}
+
+/// Whether `ack` is of something in flight, or the last one again.
+#[inline]
+fn is_within_flight(live: &Live, ack: u32) -> bool {
+    ack.wrapping_sub(live.snd_una) <= live.snd_max.wrapping_sub(live.snd_una)
 }
 
 /// Whether an acknowledgement says, by a SACK block, that something arrived behind a hole of what we
