@@ -23,9 +23,13 @@ impl<'t> RxTurn<'t> {
     /// at the turn's end. `None` where nothing waits, or it was lent. Where the ring wraps, the rest
     /// is offered in the next turn.
     pub fn take(&mut self, id: ConnId) -> Option<&'t mut [u8]> {
-        let (index, slot) = self.lending.with(|table| live(table, id))?;
+        let (index, slot, dirty) = self.lending.with(|table| {
+            let conn = table.conns.named(id)?;
+            (conn.phase == Phase::Live).then_some((id.slot, conn.live, conn.in_dirty))
+        })?;
         let (window, first) = self.lending.lend(slot)?;
-        if first {
+        // What is to be settled already, as all that have news are, needn't be told twice.
+        if first && !dirty {
             self.touched.push(index);
         }
         Some(window)

@@ -200,6 +200,7 @@ impl Tcp {
                 continue;
             }
             let (slot, opened, paused) = (conn.live, conn.opened, conn.paused);
+            let dirty = conn.in_dirty;
             let id = ConnId { slot: index, generation: conn.generation };
             let news = self.table.slots.with(slot, |socket, live| {
                 let news = News::of(socket, live, opened, paused)?;
@@ -223,7 +224,9 @@ impl Tcp {
                 }
                 News::Readable => {
                     // At the turn's end, what was taken is consumed, and the rest offered again.
-                    self.mark_dirty(index);
+                    if !dirty {
+                        self.mark_dirty(index);
+                    }
                     return Some(Event::Readable(id));
                 }
                 News::Eof => return Some(Event::Eof(id)),
