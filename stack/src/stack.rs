@@ -166,10 +166,8 @@ impl<L: Link> Stack<L> {
         let mut parsed: ArrayVec<Parsed<'_>, BURST> = ArrayVec::new();
         for index in 0..count {
             out.net.counters.frames_in_total.inc();
-            match receive(rx.frame(index), &mut out, &mut self.tcp) {
-                Ok(Some(segment)) => parsed.push(segment),
-                Ok(None) => {}
-                Err(why) => count_drop(&out.net.counters, why),
+            if let Err(why) = receive(rx.frame(index), &mut out, &mut self.tcp, &mut parsed) {
+                count_drop(&out.net.counters, why);
             }
         }
         // Entries for the whole burst; sockets and rings a few segments ahead of their use, as the
@@ -400,19 +398,21 @@ fn count_drop(counters: &StackCounters, why: Drop) {
     }
 }
 
-/// Takes a frame apart. What isn't TCP is dealt with here.
+/// Takes a frame apart, and puts a segment in `parsed`, which has room. What isn't TCP is dealt with
+/// here.
 #[inline(always)]
 fn receive<'a, T: LinkTx>(
     frame: RxFrame<'a>,
     out: &mut Out<'_, T>,
     tcp: &mut Tcp,
-) -> Result<Option<Parsed<'a>>, Drop> {
+    parsed: &mut ArrayVec<Parsed<'a>, BURST>,
+) -> Result<(), Drop> {
     let l2 = frame::ethernet(frame.bytes, out.net.info.mac, out.net.vlan)?;
     let known_good = frame.checksum == RxChecksum::Good;
     let ip = match l2.ethertype {
         ETHERTYPE_IPV4 => frame::ipv4(l2.payload, known_good)?,
         ETHERTYPE_IPV6 => frame::ipv6(l2.payload)?,
-        ETHERTYPE_ARP => return icmp::arp(out, l2.payload).map(|()| None),
+        ETHERTYPE_ARP => return icmp::arp(out, l2.payload),
         _ => return Err(Drop::Protocol),
     };
     let Some(local) = out.net.local_index(ip.dst) else {
@@ -432,7 +432,8 @@ fn receive<'a, T: LinkTx>(
             let tuple = Tuple::new(local, segment.dst_port, ip.src, segment.src_port);
             let hash = tcp.hash(&tuple);
             tcp.prefetch_flow(hash);
-            return Ok(Some(Parsed { segment, tuple, hash }));
+            parsed.push(Parsed { segment, tuple, hash });
+            return Ok(());
         }
         ICMP if !ip.dst.is_ipv6() => icmp::icmpv4(out, &ip)?,
         ICMPV6 if ip.dst.is_ipv6() => icmp::icmpv6(out, &ip)?,
@@ -441,14 +442,14 @@ fn receive<'a, T: LinkTx>(
     if let Some(notice) = notice {
         tcp.notice(&notice, out.now);
     }
-    Ok(None)
+    Ok(())
 }
 
 /// A packet for a group: neighbour discovery, or nothing.
-fn group<'a, T: LinkTx>(ip: &Ip<'_>, out: &mut Out<'_, T>) -> Result<Option<Parsed<'a>>, Drop> {
+fn group<T: LinkTx>(ip: &Ip<'_>, out: &mut Out<'_, T>) -> Result<(), Drop> {
     match ip.dst {
         IpAddr::V6(dst) if ip.protocol == ICMPV6 && icmp::is_our_group(out.net, dst) => {
-            icmp::icmpv6(out, ip).map(|_| None)
+            icmp::icmpv6(out, ip).map(|_| ())
         }
         _ => Err(Drop::NotOurs),
     }
