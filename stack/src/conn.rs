@@ -130,6 +130,8 @@ pub(crate) struct Conn {
     pub(crate) in_ready: bool,
     /// In the list of connections to look after at the end of the turn.
     pub(crate) in_dirty: bool,
+    /// In the queue of connections whose output waits for room on the link.
+    pub(crate) in_stalled: bool,
     pub(crate) generation: u32,
     /// The socket's slot while live.
     pub(crate) live: u32,
@@ -175,6 +177,7 @@ fn vacant() -> Conn {
         paused: false,
         in_ready: false,
         in_dirty: false,
+        in_stalled: false,
         generation: 0,
         live: NIL,
         timer: None,
@@ -210,9 +213,9 @@ impl Conns {
             None => self.add()?,
         };
         let conn = self.at_mut(index);
-        let (generation, in_dirty, in_ready) = (conn.generation, conn.in_dirty, conn.in_ready);
+        let Conn { generation, in_dirty, in_stalled, in_ready, .. } = *conn;
         // A stale place in a list is harmless: whoever walks it looks at what is here now.
-        *conn = Conn { tuple, phase, live, generation, in_dirty, in_ready, ..vacant() };
+        *conn = Conn { tuple, phase, live, generation, in_dirty, in_stalled, in_ready, ..vacant() };
         Some(index)
     }
 

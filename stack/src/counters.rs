@@ -29,6 +29,8 @@ hioload_core::counters! {
         counter drop_neighbor_total,
         /// Frames not sent: the link had no room.
         counter drop_link_full_total,
+        /// Times that a connection's output had to wait: the link had no room.
+        counter link_full_total,
         /// Connections refused: the table or the memory is full.
         counter drop_no_memory_total,
         /// SYNs not answered, and SYN cookies not taken: connections are at a limit.

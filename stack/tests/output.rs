@@ -115,3 +115,22 @@ fn who_sends_without_rest_gets_the_largest_ring() {
     let stats = pair.stacks[0].stats(id).unwrap();
     assert_eq!(stats.ring_bytes, RING_BYTES[2], "{stats:?}");
 }
+
+#[test]
+fn a_full_link_makes_each_connection_wait_and_is_no_reason_to_look_at_all_of_them_each_turn() {
+    const CONNECTIONS: u64 = 400;
+    let mut pair = Pair::plain();
+    pair.stacks[1].listen(80).unwrap();
+    let (mut client, mut echo) = (Client::new(), Echo::default());
+    for salt in 0..CONNECTIONS {
+        client.open(&mut pair.stacks[0], server(), salt, 1_000);
+    }
+    // Turns that all of them have something to send in, and two frames leave.
+    pair.wire.borrow_mut().room = 2;
+    pair.run([&mut client, &mut echo], MINUTE, |_| false);
+    assert_eq!((client.finished, client.broken), (CONNECTIONS as usize, 0));
+    let counters = pair.stacks[0].counters().snapshot();
+    assert!(counters.link_full_total >= CONNECTIONS / 2, "they did wait: {counters:?}");
+    // A handful of segments each; two hundred turns of all of them would be 80,000.
+    assert!(counters.link_full_total < CONNECTIONS * 20, "{counters:?}");
+}

@@ -73,6 +73,8 @@ pub(crate) struct Core {
     wheel: TimerWheel,
     /// To be settled at the end of the turn.
     dirty: Vec<u32>,
+    /// To be settled when the link has room again, in the order in which it hadn't.
+    stalled: VecDeque<u32>,
     /// With news for the user.
     ready: VecDeque<u32>,
     closed: VecDeque<(ConnId, Gone)>,
@@ -149,6 +151,7 @@ impl Tcp {
                 flow,
                 wheel: TimerWheel::new(now),
                 dirty: Vec::new(),
+                stalled: VecDeque::new(),
                 ready: VecDeque::new(),
                 closed: VecDeque::new(),
                 fired: Vec::new(),
@@ -195,7 +198,8 @@ impl Tcp {
     /// When it wants to be polled though nothing happens.
     pub(crate) fn next_deadline(&self) -> Option<Now> {
         let core = &self.core;
-        if !core.dirty.is_empty() || !core.ready.is_empty() || !core.closed.is_empty() {
+        let waiting = [core.dirty.len(), core.stalled.len(), core.ready.len(), core.closed.len()];
+        if waiting != [0; 4] {
             return Some(Now::ZERO);
         }
         core.wheel.next_deadline()
@@ -207,6 +211,16 @@ impl Tcp {
         if !conn.in_dirty {
             conn.in_dirty = true;
             self.core.dirty.push(index);
+        }
+    }
+
+    /// The link had no room for what a connection has to send.
+    #[cold]
+    fn stall(&mut self, index: u32) {
+        self.core.counters.link_full_total.inc();
+        let conn = self.table.conns.at_mut(index);
+        if !std::mem::replace(&mut conn.in_stalled, true) {
+            self.core.stalled.push_back(index);
         }
     }
 

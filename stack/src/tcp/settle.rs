@@ -57,6 +57,16 @@ impl Tcp {
     /// Settles all that were touched.
     pub(crate) fn settle_all<T: LinkTx>(&mut self, out: &mut Out<'_, T>) {
         let mut dirty = std::mem::take(&mut self.core.dirty);
+        // Those that waited for the link come first, but not more of them than it has room for: a
+        // hundred thousand may wait, and a walk over them all would be most of each turn.
+        for _ in 0..self.core.stalled.len() {
+            if out.tx.room() == 0 {
+                break;
+            }
+            let Some(index) = self.core.stalled.pop_front() else { break };
+            self.table.conns.at_mut(index).in_stalled = false;
+            self.settle(index, out);
+        }
         // Those that must wait go to `core.dirty` again: this walk is over what there is now.
         for index in dirty.drain(..) {
             self.settle(index, out);
@@ -124,8 +134,10 @@ impl Tcp {
         if poll.ask {
             self.ask(index, slot, out);
         }
-        if poll.more {
-            self.mark_dirty(index);
+        match poll.more {
+            true if out.tx.room() == 0 => self.stall(index),
+            true => self.mark_dirty(index),
+            false => {}
         }
         match poll.state {
             State::Closed if !poll.more => {
