@@ -152,12 +152,18 @@ impl TxTurn<'_> {
     }
 
     /// The slot of a connection, thawed for it where need be.
+    #[inline(always)]
     fn thawed(&mut self, id: ConnId) -> Option<(u32, u32)> {
+        match self.lending.with(|table| live(table, id)) {
+            Some(found) => Some(found),
+            None => self.thaw(id),
+        }
+    }
+
+    #[cold]
+    fn thaw(&mut self, id: ConnId) -> Option<(u32, u32)> {
         let (core, net, now) = (&mut *self.core, self.net, self.now);
         self.lending.with(|table| {
-            if let Some(found) = live(table, id) {
-                return Some(found);
-            }
             let index = table.conns.index(id)?;
             let local = net.local_ip(table.conns.at(index).tuple.local);
             core.thaw(table, index, local, now).then_some(())?;
