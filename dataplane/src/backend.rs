@@ -41,6 +41,8 @@ pub struct Frames<L: Port> {
     more: bool,
     /// Bursts in a row that were empty.
     empty: u32,
+    /// The link's interrupt is on.
+    armed: bool,
 }
 
 impl<L: Port> Frames<L> {
@@ -51,9 +53,21 @@ impl<L: Port> Frames<L> {
     pub fn new(mut stack: Stack<L>) -> io::Result<Self> {
         let name = stack.link_mut().name();
         let bell = Arc::new(Bell::new()?);
+        stack.link_mut().wake_by(Arc::clone(&bell) as Arc<dyn Wake>);
         let (counters, meter) = (stack.counters(), Meter::new());
         let (owed, desk) = (Owed::default(), Arc::default());
-        Ok(Frames { stack, owed, bell, desk, name, counters, meter, more: false, empty: 0 })
+        Ok(Frames {
+            stack,
+            owed,
+            bell,
+            desk,
+            name,
+            counters,
+            meter,
+            more: false,
+            empty: 0,
+            armed: false,
+        })
     }
 
     /// What the stack counts.
@@ -77,11 +91,20 @@ impl<L: Port> Frames<L> {
             Attention::Descriptor(_) => None,
             Attention::Polling(IdlePolicy::Busy) => return Ok(now),
             Attention::Polling(IdlePolicy::Adaptive { spins, sleep }) => {
-                if self.empty < spins {
+                if self.empty < spins.max(1) {
+                    self.disarm(false);
                     std::hint::spin_loop();
                     return Ok(now);
                 }
-                Some(now.after(sleep))
+                let link = self.stack.link_mut();
+                // Nothing tells of room for what is unsent.
+                let by_interrupt = !link.has_unsent();
+                if by_interrupt && !self.armed && link.arm() {
+                    // Slept for in the next turn, if this one finds nothing either.
+                    self.armed = true;
+                    return Ok(now);
+                }
+                (!(by_interrupt && self.armed)).then(|| now.after(sleep))
             }
         };
         let doubt = self.stack.link_mut().is_in_doubt().then(|| now.after(DOUBT));
@@ -96,19 +119,36 @@ impl<L: Port> Frames<L> {
         let link = self.stack.link_mut();
         let mut wanted = PollFlags::IN;
         wanted.set(PollFlags::OUT, link.has_unsent());
+        let armed = self.armed;
         let mut fds = ArrayVec::<PollFd<'_>, 2>::new();
         fds.push(PollFd::from_borrowed_fd(self.bell.fd(), PollFlags::IN));
         if let Attention::Descriptor(fd) = link.attention() {
             fds.push(PollFd::from_borrowed_fd(fd, wanted));
+        } else if let Some(fd) = link.interrupt().filter(|_| armed) {
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
         let woken = poll(&mut fds, timeout.as_ref());
         self.bell.awake(!fds[0].revents().is_empty());
+        let fired = armed && fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        drop(fds);
+        if fired {
+            // Looks for a while, even if the frame isn't to be seen yet.
+            self.empty = 0;
+        }
+        self.disarm(fired);
         match woken {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
         self.meter.waited();
         Ok(now.after(began.elapsed()))
+    }
+
+    /// Frames are looked for again.
+    fn disarm(&mut self, fired: bool) {
+        if std::mem::take(&mut self.armed) {
+            self.stack.link_mut().disarm(fired);
+        }
     }
 
     /// Gives what happened, as far as there is room for it.
@@ -181,9 +221,9 @@ impl<L: Port> Backend for Frames<L> {
         self.meter.turn(self.counters.frames_out_total.get());
         self.give(events);
         let idle = events.as_slice().is_empty() && !self.more;
-        let now = match wait {
-            Wait::Until(until) if idle => self.wait(now, until)?,
-            _ => now,
+        let (now, armed) = match wait {
+            Wait::Until(until) if idle => (self.wait(now, until)?, self.armed),
+            _ => (now, false),
         };
         let frames = self.stack.poll(now);
         self.more = self.desk.answer(&mut self.stack) || frames == BURST;
@@ -194,6 +234,9 @@ impl<L: Port> Backend for Frames<L> {
         self.give(events);
         if frames > 0 || !events.as_slice().is_empty() {
             self.meter.work();
+            if armed {
+                self.disarm(false);
+            }
         }
         Ok(())
     }

@@ -11,8 +11,10 @@ mod tap;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hioload_pipeline::backend::Wake;
 use hioload_stack::Link;
 
 pub use af_packet::AfPacket;
@@ -47,20 +49,21 @@ pub enum Attention<'a> {
 pub enum IdlePolicy {
     /// Looks again at once: the least latency, and a core that is always at full load.
     Busy,
-    /// Looks `spins` times in a row, with a pause of the processor between; then sleeps between
-    /// looks, `sleep` at most. A frame may wait that long, and what the system's timers add (50 us
-    /// where nothing else is set); a wake-up by another thread ends a sleep at once.
+    /// Looks `spins` times in a row, with a pause of the processor between; then sleeps. Where the
+    /// device has receive interrupts, they end the sleep; elsewhere it lasts for `sleep` at most. A
+    /// frame may wait that long, and what the system's timers add (50 us where nothing else is
+    /// set). A wake-up by another thread ends a sleep at once.
     Adaptive {
         /// Looks in vain before the first sleep.
         spins: u32,
-        /// The longest sleep.
+        /// The longest sleep where no interrupt ends it.
         sleep: Duration,
     },
 }
 
 impl IdlePolicy {
-    /// Sleeps after some 100 us without a frame, for 200 us at most: some 6 % of a core when
-    /// idle, where a sleep and a look take 20 us.
+    /// Sleeps after some 100 us without a frame, without interrupts for 200 us at most: some 6 % of
+    /// a core when idle, where a sleep and a look take 20 us.
     pub const ADAPTIVE: IdlePolicy =
         IdlePolicy::Adaptive { spins: 1000, sleep: Duration::from_micros(200) };
 }
@@ -72,6 +75,27 @@ pub trait Port: Link {
 
     /// How to wait for it.
     fn attention(&self) -> Attention<'_>;
+
+    /// Makes [`Port::interrupt`] readable when a frame comes, until [`Port::disarm`]; what came
+    /// before may give no sign, so look once more before waiting for it. False: it can't.
+    fn arm(&mut self) -> bool {
+        false
+    }
+
+    /// What [`Port::arm`] makes readable.
+    fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Undoes [`Port::arm`]. `fired`: the descriptor is readable.
+    fn disarm(&mut self, fired: bool) {
+        let _ = fired;
+    }
+
+    /// Wakes its worker, for what another thread has for it.
+    fn wake_by(&mut self, waker: Arc<dyn Wake>) {
+        let _ = waker;
+    }
 
     /// Whether committed frames wait for room.
     fn has_unsent(&self) -> bool;

@@ -34,8 +34,10 @@ pub fn eal() -> &'static Eal {
         ];
         match std::env::var("HIOLOAD_DPDK_HUGEPAGES").as_deref() {
             Ok("no") => args.extend(["--no-huge", "-m", "512"]),
-            // virtio_user shows its memory to the other side by a few files.
-            _ => args.extend(["--in-memory", "--single-file-segments", "-m", "32"]),
+            // virtio_user shows its memory to the other side by a few files, and new memory at once,
+            // under a lock that vhost's thread wants for its answer. In one process nobody would
+            // ever get on: so there is enough from the start.
+            _ => args.extend(["--in-memory", "--single-file-segments", "-m", "192"]),
         }
         Eal::start(&args)
     });

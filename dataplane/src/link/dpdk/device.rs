@@ -120,6 +120,27 @@ pub struct DeviceStats {
     pub tx_errors: u64,
 }
 
+/// How workers wait when nothing comes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Waiting {
+    /// They don't ([`IdlePolicy::Busy`]).
+    Never,
+    /// Until a receive interrupt.
+    Interrupts,
+    /// For a bounded time, as there are no interrupts; why.
+    Sleeps(String),
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Waiting::Never => f.write_str("never idle"),
+            Waiting::Interrupts => f.write_str("idle until a receive interrupt"),
+            Waiting::Sleeps(why) => write!(f, "idle in short sleeps ({why})"),
+        }
+    }
+}
+
 /// How a device came to be set up, for the start-up report.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeviceReport {
@@ -145,6 +166,8 @@ pub struct DeviceReport {
     pub offloads: Offloads,
     /// Frames for anybody are heard, as the device can't be told otherwise.
     pub promiscuous: bool,
+    /// How workers wait when nothing comes.
+    pub waiting: Waiting,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -165,11 +188,12 @@ impl fmt::Display for DeviceReport {
             f,
             "{} ({}), node {node}, station {mac}, MTU {mtu}; {queues} queue pair(s){spread}; \
              {rx_descriptors}/{tx_descriptors} descriptors and {mbufs} mbufs each; checksums \
-             verified {}, made {}{}",
+             verified {}, made {}; {}{}",
             info.name,
             info.driver,
             by_device(self.checks_rx),
             by_device(self.offloads.tx_tcp_checksum),
+            self.waiting,
             if self.promiscuous { "; promiscuous" } else { "" },
         )
     }
@@ -219,6 +243,7 @@ impl Device {
         setup.start(config)?;
         std::mem::forget(closing);
         let Setup { known, terms, promiscuous, if_index, spread, mtu, mac, pools, .. } = setup;
+        let mut interrupts = setup.interrupts.into_iter();
         let report = DeviceReport {
             queues: terms.queues,
             spread: spread.clone(),
@@ -230,6 +255,7 @@ impl Device {
             checks_rx: terms.checks_rx(),
             offloads: terms.offloads(),
             promiscuous,
+            waiting: setup.waiting,
             warnings: terms.warnings.clone(),
             info: known,
         };
@@ -239,7 +265,8 @@ impl Device {
         let mut relays = Relay::new(terms.queues).into_iter().map(Some).collect::<Vec<_>>();
         let queues = (0..terms.queues).map(|queue| {
             let relay = relays[usize::from(queue)].take().filter(|_| terms.queues > 1);
-            Queue::new(Arc::clone(&open), queue, info, config.idle, spread.clone(), relay, if_index)
+            let idle = (config.idle, interrupts.next());
+            Queue::new(Arc::clone(&open), queue, info, idle, spread.clone(), relay, if_index)
         });
         let queues = queues.collect();
         Ok((Device(open), queues))

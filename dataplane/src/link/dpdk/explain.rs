@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Lines of the log that are kept.
 const LINES_MAX: usize = 64;
@@ -56,6 +57,18 @@ impl fmt::Display for DpdkError {
 
 impl std::error::Error for DpdkError {}
 
+/// What is logged is an answer, and no complaint.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Asks for what may well be refused. Under the lock of [`control`](super::eal::control), so that
+/// nothing else is made quiet but what drivers say of frames meanwhile.
+pub(super) fn quietly<T>(ask: impl FnOnce() -> T) -> T {
+    QUIET.store(true, Ordering::Relaxed);
+    let answer = ask();
+    QUIET.store(false, Ordering::Relaxed);
+    answer
+}
+
 /// A line of DPDK's log.
 pub(super) fn heard(level: i32, line: &str) {
     let line = line.trim();
@@ -63,6 +76,7 @@ pub(super) fn heard(level: i32, line: &str) {
         return;
     }
     match level {
+        _ if QUIET.load(Ordering::Relaxed) => tracing::debug!(target: "dpdk", "{line}"),
         ..=ERR => tracing::warn!(target: "dpdk", "{line}"),
         WARNING => tracing::info!(target: "dpdk", "{line}"),
         NOTICE | INFO => tracing::debug!(target: "dpdk", "{line}"),

@@ -5,7 +5,7 @@
 //! as many queue pairs as there are workers; each [`Queue`] is a `Link`, moves to its worker's thread
 //! and is used there alone. Rooms: `eal` and `explain` (start, and why it failed), `lcore` (threads),
 //! `device`, `setup` and
-//! `negotiate` (what a port can do, and is told), `events` (link state, removal),
+//! `negotiate` (what a port can do, and is told), `events` (link state, removal), `interrupt` (sleep),
 //! `spread` (which queue a flow meets) and `relay` (what all queues must hear), `mempool`, `mbuf`,
 //! and `queue`, the hot path.
 //!
@@ -23,6 +23,7 @@ mod device;
 mod eal;
 mod events;
 mod explain;
+mod interrupt;
 mod lcore;
 mod mbuf;
 mod mempool;
@@ -32,7 +33,7 @@ mod relay;
 mod setup;
 mod spread;
 
-pub use device::{Device, DeviceConfig, DeviceReport, DeviceStats, LinkState};
+pub use device::{Device, DeviceConfig, DeviceReport, DeviceStats, LinkState, Waiting};
 pub use eal::{DeviceInfo, Eal};
 pub use explain::DpdkError;
 pub use lcore::{Lcore, LcoreTask, RegisteredThread};

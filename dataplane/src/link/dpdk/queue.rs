@@ -3,14 +3,17 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use hioload_dpdk_sys as sys;
+use hioload_pipeline::backend::Wake;
 use hioload_stack::{BURST, Link, LinkInfo, LinkRx, LinkTx, RxChecksum, RxFrame, TxMeta};
 
 use super::device::Open;
 use super::events;
+use super::interrupt::Interrupt;
 use super::mbuf::{self, Mbuf};
 use super::relay::{Relay, concerns_all};
 use super::spread::Spread;
@@ -68,6 +71,8 @@ hioload_core::counters! {
 pub struct Queue {
     info: LinkInfo,
     idle: IdlePolicy,
+    /// Goes before the port is closed.
+    interrupt: Option<Interrupt>,
     spread: Spread,
     rx: QueueRx,
     tx: QueueTx,
@@ -111,7 +116,7 @@ impl Queue {
         open: Arc<Open>,
         queue: u16,
         info: LinkInfo,
-        idle: IdlePolicy,
+        (idle, interrupt): (IdlePolicy, Option<Interrupt>),
         spread: Spread,
         relay: Option<Relay>,
         if_index: u32,
@@ -139,7 +144,7 @@ impl Queue {
             counters: Arc::clone(&counters),
             open,
         };
-        Queue { info, idle, spread, rx, tx, told_fault: false, counters }
+        Queue { info, idle, interrupt, spread, rx, tx, told_fault: false, counters }
     }
 
     /// Its number on the device.
@@ -181,12 +186,33 @@ impl Port for Queue {
         Attention::Polling(self.idle)
     }
 
+    fn arm(&mut self) -> bool {
+        self.interrupt.as_ref().is_some_and(Interrupt::enable)
+    }
+
+    fn interrupt(&self) -> Option<BorrowedFd<'_>> {
+        self.interrupt.as_ref().map(AsFd::as_fd)
+    }
+
+    fn disarm(&mut self, fired: bool) {
+        if let Some(interrupt) = &self.interrupt {
+            interrupt.disable(fired);
+        }
+    }
+
+    fn wake_by(&mut self, waker: Arc<dyn Wake>) {
+        if let Some(relay) = &self.rx.relay {
+            relay.wake_by(waker);
+        }
+    }
+
     fn has_unsent(&self) -> bool {
         !self.tx.queued.is_empty()
     }
 
     fn is_in_doubt(&self) -> bool {
-        false
+        // Nobody wakes the worker for an event of the port, or for an interface that was deleted.
+        self.interrupt.is_some()
     }
 
     #[inline]

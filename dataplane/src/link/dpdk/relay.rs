@@ -4,9 +4,11 @@
 //!
 //! Questions (ARP requests, neighbour solicitations, pings) aren't copied: one answer is enough.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
+use hioload_pipeline::backend::Wake;
 
 /// Frames that wait for one worker.
 const SLOTS: usize = 256;
@@ -21,31 +23,58 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
 /// A worker's end.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Relay {
-    rings: Arc<[ArrayQueue<Box<[u8]>>]>,
+    desks: Arc<[Desk]>,
     own: usize,
+}
+
+/// What one worker is to hear, and how it is woken if it sleeps.
+struct Desk {
+    ring: ArrayQueue<Box<[u8]>>,
+    waker: Mutex<Option<Arc<dyn Wake>>>,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("own", &self.own).finish_non_exhaustive()
+    }
 }
 
 impl Relay {
     /// The ends of so many workers.
     pub(super) fn new(workers: u16) -> Vec<Relay> {
-        let rings: Arc<[_]> = (0..workers).map(|_| ArrayQueue::new(SLOTS)).collect();
-        (0..workers.into()).map(|own| Relay { rings: Arc::clone(&rings), own }).collect()
+        let desk = |_| Desk { ring: ArrayQueue::new(SLOTS), waker: Mutex::default() };
+        let desks: Arc<[_]> = (0..workers).map(desk).collect();
+        (0..workers.into()).map(|own| Relay { desks: Arc::clone(&desks), own }).collect()
+    }
+
+    /// Who is woken when there is something for this worker.
+    pub(super) fn wake_by(&self, waker: Arc<dyn Wake>) {
+        let desk = &self.desks[self.own];
+        *desk.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
     }
 
     /// A frame that another worker received.
     #[inline]
     pub(super) fn take(&self) -> Option<Box<[u8]>> {
-        self.rings[self.own].pop()
+        self.desks[self.own].ring.pop()
     }
 
     /// Gives copies of a frame to the others. Returns how many of them had no room.
     #[cold]
     pub(super) fn tell(&self, frame: &[u8]) -> u64 {
         let frame = &frame[..frame.len().min(BYTES_MAX)];
-        let others = self.rings.iter().enumerate().filter(|(index, _)| *index != self.own);
-        others.filter(|(_, ring)| ring.push(frame.into()).is_err()).count() as u64
+        let others = self.desks.iter().enumerate().filter(|(index, _)| *index != self.own);
+        let refused = others.filter(|(_, desk)| {
+            let refused = desk.ring.push(frame.into()).is_err();
+            let waker = desk.waker.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(waker) = &*waker {
+                waker.wake();
+            }
+            refused
+        });
+        refused.count() as u64
     }
 }
 

@@ -6,15 +6,19 @@ use std::sync::Arc;
 
 use hioload_dpdk_sys as sys;
 
-use super::device::DeviceConfig;
+use super::device::{DeviceConfig, Waiting};
 use super::eal::{self, DeviceInfo};
 use super::events;
-use super::explain::DpdkError;
+use super::explain::{self, DpdkError};
+use super::interrupt::Interrupt;
 use super::mempool::{Mempool, mbufs_for};
 use super::negotiate::{self, Keeper, Terms};
 use super::queue::HELD_MAX;
 use super::spread::{KEY_WORD, Rss, Spread};
+use crate::link::IdlePolicy;
 
+/// The driver whose interrupts aren't used.
+const VIRTIO_USER: &str = "net_virtio_user";
 /// Bytes of the longest key of a hash.
 const KEY_MAX: usize = 64;
 /// Entries of the largest redirection table that is looked at.
@@ -35,6 +39,8 @@ pub(super) struct Setup {
     pub(super) mtu: u16,
     pub(super) mac: [u8; 6],
     pub(super) pools: Vec<Mempool>,
+    pub(super) waiting: Waiting,
+    pub(super) interrupts: Vec<Interrupt>,
 }
 
 impl Setup {
@@ -57,14 +63,27 @@ impl Setup {
             promiscuous: false,
             mtu,
             mac: config.mac.unwrap_or(known.mac),
-            known,
             pools: Vec::new(),
+            waiting: match config.idle {
+                IdlePolicy::Busy => Waiting::Never,
+                // See `configure`.
+                _ if known.driver == VIRTIO_USER => {
+                    Waiting::Sleeps("its driver's interrupts don't survive closing it".into())
+                }
+                // Its thread installs and closes them whenever its peer comes and goes.
+                _ if known.driver == "net_vhost" => {
+                    Waiting::Sleeps("its interrupts come and go with its peer".into())
+                }
+                IdlePolicy::Adaptive { .. } => Waiting::Interrupts,
+            },
+            known,
+            interrupts: Vec::new(),
         })
     }
 
     pub(super) fn configure(&mut self, config: &DeviceConfig) -> Result<(), DpdkError> {
         let _control = eal::control();
-        let Setup { port, terms, known, .. } = self;
+        let Setup { port, terms, known, waiting, .. } = self;
         let mut key = [0u8; KEY_MAX];
         for pair in key.chunks_exact_mut(KEY_WORD.len()) {
             pair.copy_from_slice(&KEY_WORD);
@@ -82,12 +101,26 @@ impl Setup {
         }
         // SAFETY: null, or flags that live as long as the device.
         let flags = unsafe { self.device.dev_flags.as_ref() }.copied().unwrap_or(0);
-        conf.intr_conf.set_lsc(u32::from(u64::from(flags) & sys::HIO_DEV_INTR_LSC != 0));
+        // With either kind of interrupt this driver's handler may run on the EAL's thread while the
+        // port is closed, and crash there: closing it doesn't wait for a handler that is at work.
+        let tells = known.driver != VIRTIO_USER;
+        let tells_link = tells && u64::from(flags) & sys::HIO_DEV_INTR_LSC != 0;
+        conf.intr_conf.set_lsc(tells_link.into());
         conf.intr_conf.set_rmv(u32::from(u64::from(flags) & sys::HIO_DEV_INTR_RMV != 0));
         // SAFETY: the port exists and is ours to configure; the key outlives the call.
-        let result = unsafe {
-            sys::rte_eth_dev_configure(*port, terms.queues, terms.queues, &raw const conf)
+        let configure = |conf: &sys::rte_eth_conf| unsafe {
+            sys::rte_eth_dev_configure(*port, terms.queues, terms.queues, conf)
         };
+        conf.intr_conf.set_rxq((*waiting == Waiting::Interrupts).into());
+        let mut result = configure(&conf);
+        if result < 0 && *waiting == Waiting::Interrupts {
+            conf.intr_conf.set_rxq(0);
+            let error = DpdkError::new("refused", "other interrupts may be in their way");
+            let error = error.because(result);
+            *waiting = Waiting::Sleeps(format!("with receive interrupts: {error}"));
+            explain::forget();
+            result = configure(&conf);
+        }
         let what = format!("`{}` refuses to be configured", known.name);
         check(result, &what, "try with one worker, without offloads, with another MTU")?;
         let (mut rx, mut tx) = (config.rx_descriptors, config.tx_descriptors);
@@ -114,8 +147,11 @@ impl Setup {
         let mut tx_conf = self.device.default_txconf;
         tx_conf.offloads = terms.tx_offloads;
         for queue in 0..terms.queues {
-            // They outlive the port, which is closed before this is dropped.
-            self.pools.push(Mempool::new(node, self.mbufs, terms.frame_bytes)?);
+            // They outlive the port, which is closed before this is dropped. Queues that are made
+            // again receive into what they had.
+            if self.pools.len() <= usize::from(queue) {
+                self.pools.push(Mempool::new(node, self.mbufs, terms.frame_bytes)?);
+            }
             let pool = self.pools[usize::from(queue)].raw();
             let what = format!("queue {queue} of `{}` can't be made", self.known.name);
             let help = "use fewer workers or descriptors";
@@ -133,7 +169,32 @@ impl Setup {
         Ok(())
     }
 
+    /// Starts the port, without receive interrupts where it doesn't start with them.
     pub(super) fn start(&mut self, config: &DeviceConfig) -> Result<(), DpdkError> {
+        match self.try_start(config) {
+            Err(error) if self.waiting == Waiting::Interrupts => {
+                self.waiting = Waiting::Sleeps(format!("with receive interrupts: {error}"));
+                explain::forget();
+                if self.configure(config).is_err() {
+                    // It was something else.
+                    return Err(error);
+                }
+                self.queues(config)?;
+                self.try_start(config)?;
+            }
+            started => started?,
+        }
+        if self.waiting == Waiting::Interrupts {
+            let _control = eal::control();
+            match Interrupt::of(self.port, self.terms.queues, &self.known.driver) {
+                Ok(interrupts) => self.interrupts = interrupts,
+                Err(why) => self.waiting = Waiting::Sleeps(why),
+            }
+        }
+        Ok(())
+    }
+
+    fn try_start(&mut self, config: &DeviceConfig) -> Result<(), DpdkError> {
         let _control = eal::control();
         let port = self.port;
         let name = self.known.name.clone();
