@@ -51,7 +51,7 @@ class Server:
         command = [options.program, "serve", "--dead-after", "0", "--ping-after", "0"]
         if backend == "dpdk":
             command += ["--backend", "dpdk", "--dpdk-idle", "busy", "--listen", f"0.0.0.0:{PORT}"]
-            command += ["--address", "10.0.0.1/24", *rings(connections), "--", "-l", core, *EAL]
+            command += ["--address", "10.0.0.1/24", *memory(connections), "--", "-l", core, *EAL]
             command += [f"--vdev=net_vhost0,iface={folder}/vhost"]
         else:
             command = ["taskset", "-c", core, *command, "--backend", "epoll", "--workers", "1"]
@@ -92,8 +92,11 @@ class Server:
         }
 
 
-def rings(connections):
-    return ["--tcp-ring", "2KiB"] if connections >= SMALL_RINGS_FROM else []
+def memory(connections):
+    """As for so many at both ends: the smallest rings, and none is frozen while others open."""
+    if connections < SMALL_RINGS_FROM:
+        return []
+    return ["--tcp-ring", "2KiB", "--freeze-after", "0"]
 
 
 def run(options, backend, connections, load):
@@ -105,7 +108,7 @@ def run(options, backend, connections, load):
         command = [options.program, "bench", url, "--json", "--timeout", "60s",
                    "--connections", str(connections), *load]
         if backend == "dpdk":
-            command += ["--backend", "dpdk", "--dpdk-idle", "busy"]
+            command += ["--backend", "dpdk", "--dpdk-idle", "busy", *memory(connections)]
             # An address has some 60,000 ports towards a server.
             for host in (2, 3, 4):
                 command += ["--address", f"10.0.0.{host}/24"]

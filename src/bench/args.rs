@@ -9,7 +9,7 @@ use hioload_ws::{BackendChoice, Client, ClientBuilder, Kind, Network, Settings};
 use super::payload::Payloads;
 use super::sizes::Sizes;
 use crate::dpdk_options::DpdkOptions;
-use crate::units::Span;
+use crate::units::{Size, Span};
 
 /// Sequence numbers that fan-out's receivers keep at most: one a connection and sender.
 const MAX_PAIRS: usize = 4 << 20;
@@ -101,6 +101,12 @@ pub struct BenchArgs {
     /// VLAN that its frames belong to, 1 to 4094 [default: none]
     #[arg(long, value_name = "ID")]
     pub vlan: Option<u16>,
+    /// Idle time after which its TCP connections keep 64 bytes only; 0: never [default: 5s]
+    #[arg(long, value_name = "TIME")]
+    pub freeze_after: Option<Span>,
+    /// Receive and send ring that they begin with: 2KiB, 16KiB, 64KiB [default: 16KiB]
+    #[arg(long, value_name = "SIZE")]
+    pub tcp_ring: Option<Size>,
     /// Leave the workers to the scheduler; else each has a core of its own, the last core first
     #[arg(long)]
     pub no_pin: bool,
@@ -246,7 +252,19 @@ impl BenchArgs {
     /// The network that any of its options asks for.
     pub fn network(&self) -> Option<Network> {
         let BenchArgs { interface, address, gateway, mac, vlan, dpdk, .. } = self;
-        crate::cli::network(interface.as_deref(), address, gateway, mac.as_deref(), *vlan, dpdk)
+        let mac = mac.as_deref();
+        let network = crate::cli::network(interface.as_deref(), address, gateway, mac, *vlan, dpdk);
+        if self.freeze_after.is_none() && self.tcp_ring.is_none() {
+            return network;
+        }
+        let mut network = network.unwrap_or_default();
+        if let Some(idle) = self.freeze_after {
+            network = network.freeze_after(idle.0);
+        }
+        if let Some(bytes) = self.tcp_ring {
+            network = network.ring_bytes(bytes.0);
+        }
+        Some(network)
     }
 
     /// The client that the plan runs on.

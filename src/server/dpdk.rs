@@ -34,7 +34,8 @@ pub struct Dpdk {
 pub enum Idle {
     /// Looks for frames all the time: the least latency, and a core that is always at full load.
     Busy,
-    /// Looks for a moment, then sleeps a fraction of a millisecond between looks.
+    /// Looks for a moment, then sleeps: until a receive interrupt where the device has them, else a
+    /// fraction of a millisecond between looks.
     #[default]
     Adaptive,
 }
