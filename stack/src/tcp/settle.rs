@@ -21,6 +21,8 @@ use crate::{Event, Gone};
 
 /// Segments that one connection sends a turn at most; the rest waits for the next one.
 const SEGMENTS_MAX: usize = 64;
+/// How far ahead of its use the socket of a connection that waited for the link is fetched.
+const STALLED_AHEAD: usize = 4;
 /// A timer that is due and does nothing is looked at again after this.
 const PATIENCE: Duration = Duration::from_millis(2);
 
@@ -64,6 +66,13 @@ impl Tcp {
                 break;
             }
             let Some(index) = self.core.stalled.pop_front() else { break };
+            // They have waited: entry and socket are no longer at hand.
+            if let Some(&later) = self.core.stalled.get(2 * STALLED_AHEAD) {
+                self.table.conns.prefetch(later);
+            }
+            if let Some(&soon) = self.core.stalled.get(STALLED_AHEAD) {
+                self.prefetch_slot(soon);
+            }
             self.table.conns.at_mut(index).in_stalled = false;
             self.settle(index, out);
         }
