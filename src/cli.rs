@@ -270,22 +270,20 @@ impl Options {
     }
 
     /// The network that any of its options asks for: one without an interface is refused later.
-    fn network(&self) -> Option<Network> {
-        let Options { interface, address, gateway, mac, vlan, dpdk, .. } = self;
-        network(interface.as_deref(), address, gateway, mac.as_deref(), *vlan, dpdk)
-    }
-
-    /// The network with what is said of TCP on it: that asks for one, too.
-    fn tuned(&self, network: Option<Network>) -> Option<Network> {
-        let asked = self.freeze_after.is_some()
-            || self.tcp_ring.is_some()
-            || self.half_open.is_some()
-            || self.trace_connection.is_some()
-            || self.trace_file.is_some();
-        if !asked {
-            return network;
+    pub fn network(&self) -> Option<Network> {
+        let mut network = Network::on(self.interface.as_deref().unwrap_or_default());
+        for address in &self.address {
+            network = network.address(address);
         }
-        let mut network = network.unwrap_or_default();
+        for gateway in &self.gateway {
+            network = network.gateway(gateway);
+        }
+        if let Some(mac) = &self.mac {
+            network = network.mac(mac);
+        }
+        if let Some(id) = self.vlan {
+            network = network.vlan(id);
+        }
         if let Some(idle) = self.freeze_after {
             network = network.freeze_after(idle.0);
         }
@@ -299,7 +297,10 @@ impl Options {
             let peer = self.trace_connection.clone().unwrap_or_default();
             network = network.trace(peer, self.trace_file.clone().unwrap_or_default());
         }
-        Some(network)
+        if let Some(dpdk) = self.dpdk.dpdk() {
+            network = network.dpdk(dpdk);
+        }
+        (network != Network::default()).then_some(network)
     }
 
     /// The server that they describe.
@@ -331,7 +332,7 @@ impl Options {
         for address in &self.listen {
             builder = builder.listen(address);
         }
-        if let Some(network) = self.tuned(self.network()) {
+        if let Some(network) = self.network() {
             builder = builder.network(network);
         }
         match self.memory {
@@ -339,41 +340,6 @@ impl Options {
             None => builder,
         }
     }
-}
-
-/// The network that any of these options asks for, `serve`'s or `bench`'s.
-pub fn network(
-    interface: Option<&str>,
-    addresses: &[String],
-    gateways: &[String],
-    mac: Option<&str>,
-    vlan: Option<u16>,
-    dpdk: &DpdkOptions,
-) -> Option<Network> {
-    let dpdk = dpdk.dpdk();
-    let asked = dpdk.is_some()
-        || interface.is_some()
-        || !addresses.is_empty()
-        || !gateways.is_empty()
-        || mac.is_some()
-        || vlan.is_some();
-    let mut network = Network::on(interface.unwrap_or_default());
-    if let Some(dpdk) = dpdk {
-        network = network.dpdk(dpdk);
-    }
-    for address in addresses {
-        network = network.address(address);
-    }
-    for gateway in gateways {
-        network = network.gateway(gateway);
-    }
-    if let Some(mac) = mac {
-        network = network.mac(mac);
-    }
-    if let Some(id) = vlan {
-        network = network.vlan(id);
-    }
-    asked.then_some(network)
 }
 
 fn set<T>(setting: &mut T, value: Option<T>) {

@@ -8,6 +8,7 @@ use hioload_ws::{BackendChoice, Client, ClientBuilder, Kind, Network, Settings};
 
 use super::payload::Payloads;
 use super::sizes::Sizes;
+use crate::cli::Options;
 use crate::dpdk_options::DpdkOptions;
 use crate::units::{Size, Span};
 
@@ -249,22 +250,20 @@ impl BenchArgs {
         })
     }
 
-    /// The network that any of its options asks for.
+    /// The network that any of its options asks for: they mean what they mean to `serve`.
     pub fn network(&self) -> Option<Network> {
-        let BenchArgs { interface, address, gateway, mac, vlan, dpdk, .. } = self;
-        let mac = mac.as_deref();
-        let network = crate::cli::network(interface.as_deref(), address, gateway, mac, *vlan, dpdk);
-        if self.freeze_after.is_none() && self.tcp_ring.is_none() {
-            return network;
+        Options {
+            interface: self.interface.clone(),
+            address: self.address.clone(),
+            gateway: self.gateway.clone(),
+            mac: self.mac.clone(),
+            vlan: self.vlan,
+            freeze_after: self.freeze_after,
+            tcp_ring: self.tcp_ring,
+            dpdk: self.dpdk.clone(),
+            ..Options::default()
         }
-        let mut network = network.unwrap_or_default();
-        if let Some(idle) = self.freeze_after {
-            network = network.freeze_after(idle.0);
-        }
-        if let Some(bytes) = self.tcp_ring {
-            network = network.ring_bytes(bytes.0);
-        }
-        Some(network)
+        .network()
     }
 
     /// The client that the plan runs on.
