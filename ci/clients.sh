@@ -26,34 +26,23 @@ build_chat
 trap stop_all EXIT
 grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null || die "this machine has no IPv6 loopback (::1)"
 
-# check CLIENT ARGS...: one client program with these arguments.
-check() {
-    local client=$1
-    shift
-    case $client in
-    python) "$cache/python/bin/python" tests/clients/python/check.py "$@" ;;
-    node) NODE_PATH=$cache/node/node_modules node tests/clients/node/check.cjs "$@" ;;
-    chromium) python3 tests/clients/chromium/drive.py "$@" ;;
-    esac
-}
-
 failed=0
 
 serve "$logs/clients-echo.log" --listen 127.0.0.1:0 --listen '[::1]:0' --workers 2 --app echo \
     "${extra[@]:+${extra[@]}}"
-for client in "${clients[@]}"; do check "$client" echo "$url4" "$url6" || failed=1; done
+for client in "${clients[@]}"; do "${client}_client" echo "$url4" "$url6" || failed=1; done
 stop_server "$server_pid" || failed=1
 
 serve "$logs/clients-broadcast.log" --listen 127.0.0.1:0 --workers 2 --app broadcast \
     "${extra[@]:+${extra[@]}}"
-for client in "${clients[@]}"; do check "$client" broadcast "$url4" || failed=1; done
+for client in "${clients[@]}"; do "${client}_client" broadcast "$url4" || failed=1; done
 stop_server "$server_pid" || failed=1
 
 for client in "${clients[@]}"; do
     serve "$logs/clients-drain.log" --listen 127.0.0.1:0 --workers 2 --app echo \
         "${extra[@]:+${extra[@]}}"
     # A client that failed may not have told the server to go; telling it twice would cut the drain.
-    if check "$client" drain "$url4" --pid "$server_pid"; then
+    if "${client}_client" drain "$url4" --pid "$server_pid"; then
         drained "$server_pid" || failed=1
     else
         failed=1
@@ -63,6 +52,6 @@ done
 
 read -ra chat <<<"${HIOLOAD_CHAT:-$target/release/examples/chat}"
 start_server "$logs/clients-chat.log" "${chat[@]}" --listen 127.0.0.1:0
-for client in "${clients[@]}"; do check "$client" subprotocol "$url4" || failed=1; done
+for client in "${clients[@]}"; do "${client}_client" subprotocol "$url4" || failed=1; done
 
 exit "$failed"

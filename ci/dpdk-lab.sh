@@ -18,6 +18,8 @@
 set -euo pipefail
 # shellcheck source=ci/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=ci/lab.sh
+. "$repo/ci/lab.sh"
 budget 900 "$@"
 
 all=(tests devices autobahn lcores wire trouble refusals)
@@ -61,19 +63,6 @@ if ((missing > 0)); then sysctl -qw vm.nr_hugepages=$((hugepages_before + missin
         "that may not reserve them, or fragmented memory. DPDK with hugepages can't be tried"
 
 ip link set lo up
-failed=0
-
-# check WHAT COMMAND...: says how it went.
-check() {
-    local what=$1 started=$SECONDS
-    shift
-    if "$@"; then
-        say "$what: ok ($((SECONDS - started)) s)"
-    else
-        say "$what: FAILED"
-        failed=1
-    fi
-}
 
 # eal huge|small NAME: arguments of the EAL, with hugepages or without any.
 eal() {
@@ -84,36 +73,19 @@ eal() {
     esac
 }
 
-# launch NET ARGS... -- EAL...: the appliance as host 2 of 10.NET.0.0/24 and fd00:NET::/64; its log
-# is $log, its pid $server_pid.
-launch() {
+# start NET ARGS... -- EAL...: the appliance as host 2 of 10.NET.0.0/24 and fd00:NET::/64.
+start() {
     local net=$1
     shift
-    log=$logs/dpdk-lab-server.log
-    : >"$log"
-    NO_COLOR=1 "$appliance" serve --backend dpdk --address "10.$net.0.2/24" \
-        --address "fd00:$net::2/64" --listen 0.0.0.0:9001 "$@" >"$log" 2>&1 &
-    server_pid=$!
-    servers+=("$server_pid")
+    launch "$logs/dpdk-lab-server.log" "$appliance" serve --backend dpdk \
+        --address "10.$net.0.2/24" --address "fd00:$net::2/64" --listen 0.0.0.0:9001 "$@"
     url4=ws://10.$net.0.2:9001 url6="ws://[fd00:$net::2]:9001"
 }
 
-# ready: waits until the server that was launched listens.
-ready() {
-    local tries=400
-    until (($(grep -c 'listening on' "$log") == 2)); do
-        kill -0 "$server_pid" 2>/dev/null || die "the server ended at once: $(tail -n 3 "$log")"
-        ((tries-- > 0)) || die "the server was not ready within 20 s: $(tail -n 3 "$log")"
-        sleep 0.05
-    done
-}
-
-# host INTERFACE NET: the kernel is host 1 there. It would leave checksums and segmentation to a
+# kernel INTERFACE NET: the kernel is host 1 there. It would leave checksums and segmentation to a
 # device that does neither.
-host() {
-    ip address add "10.$2.0.1/24" dev "$1"
-    ip address add "fd00:$2::1/64" dev "$1" nodad
-    ip link set "$1" up
+kernel() {
+    host "$1" "$2"
     ethtool -K "$1" tx off >/dev/null
 }
 
@@ -121,8 +93,7 @@ host() {
 pair() {
     ip link delete "$1" 2>/dev/null || true
     ip link add "$1" type veth peer name "$2"
-    echo 1 >"/proc/sys/net/ipv6/conf/$1/disable_ipv6"
-    ip link set "$1" arp off up
+    quiet "$1"
 }
 
 # serve_on DEVICE huge|small ARGS...: the appliance on a device of DPDK with the kernel behind it.
@@ -141,30 +112,18 @@ serve_on() {
         ip link delete hd0 2>/dev/null || true
     else
         pair hd0 hd1
-        host hd1 $net
+        kernel hd1 $net
     fi
     read -ra arguments <<<"$(eal "$memory" "$net")"
-    launch $net "$@" -- "${arguments[@]}" --vdev "$vdev"
+    start $net "$@" -- "${arguments[@]}" --vdev "$vdev"
     ready
-    if [[ $device == tap ]]; then host hd0 $net; fi
+    if [[ $device == tap ]]; then kernel hd0 $net; fi
 }
-
-answers_ping() { ping -q -c 3 -i 0.2 -W 2 "$1" >"$logs/dpdk-lab-ping.log" 2>&1; }
-
-python_client() { "$cache/python/bin/python" tests/clients/python/check.py "$@"; }
-
-node_client() { NODE_PATH=$cache/node/node_modules node tests/clients/node/check.cjs "$@"; }
 
 # load ARGS...: the load generator verifies every payload; what fails fails it.
 load() {
     "$appliance" bench "$@" >"$logs/dpdk-lab-bench.log" 2>&1 ||
         { tail -n 12 "$logs/dpdk-lab-bench.log" && return 1; }
-}
-
-# drains CLIENT: the server ends in order while that client is connected.
-drains() {
-    local pid=$server_pid
-    "$1" drain "$url4" --pid "$pid" && drained "$pid"
 }
 
 run_tests() {
@@ -211,15 +170,15 @@ run_lcores() {
     local two="net_af_packet0,iface=hd0,qpairs=2,framecnt=4096"
     net=$((net + 1))
     pair hd0 hd1
-    host hd1 $net
+    kernel hd1 $net
     # More lcores than cores: 0 is the main one.
-    launch $net --app broadcast -- --lcores 0@0,1@0,2@1 "${common[@]}" \
+    start $net --app broadcast -- --lcores 0@0,1@0,2@1 "${common[@]}" \
         --vdev "$two"
     ready
     check "two lcores: two workers" grep -q 'workers      2, pinned to cores 0 1' "$log"
     check "two lcores: python broadcast" python_client broadcast "$url4"
     check "two lcores: SIGTERM" stop_server "$server_pid"
-    launch $net --app echo -- --lcores 0@0,1@0,2@1 "${common[@]}" \
+    start $net --app echo -- --lcores 0@0,1@0,2@1 "${common[@]}" \
         --vdev "$two"
     ready
     check "two lcores: load" load "$url4" --connections 200 --size 1-4096 --depth 4 --duration 3s
@@ -231,7 +190,7 @@ run_lcores() {
     pair hd0 hd1
     echo 1 >/proc/sys/net/ipv6/conf/hd1/disable_ipv6
     ip link set hd1 arp off up
-    launch $net --app echo -- -l 0 "${common[@]}" --vdev net_af_packet0,iface=hd0
+    start $net --app echo -- -l 0 "${common[@]}" --vdev net_af_packet0,iface=hd0
     ready
     check "bench on DPDK" load "$url4" --backend dpdk --address "10.$net.0.1/24" \
         --connections 100 --size 1-4096 --depth 4 --duration 2s -- \
@@ -247,19 +206,19 @@ run_wire() {
     pair hd0 hd1
     if tc qdisc add dev hd1 root netem loss 1% duplicate 1% delay 3ms 2ms 2>/dev/null; then
         say "wire: tc netem (loss 1 %, duplicates 1 %, reordering by 3 +- 2 ms)"
-        host hd1 $net
+        kernel hd1 $net
     else
         say "wire: bad_wire of our own (loss, duplicates, corruption, reordering 1 % each, 2 ms):" \
             "this kernel has no netem"
         pair hd2 hd3
         ip link set hd1 arp off up
         echo 1 >/proc/sys/net/ipv6/conf/hd1/disable_ipv6
-        host hd3 $net
+        kernel hd3 $net
         "$target/release/examples/bad_wire" --seed 7 --loss 10 --duplicate 10 --corrupt 10 \
             --reorder 10 --delay-ms 2 hd1 hd2 >"$logs/dpdk-lab-wire.log" 2>&1 &
         servers+=("$!")
     fi
-    launch $net --app echo -- "${arguments[@]}" --vdev net_af_packet0,iface=hd0
+    start $net --app echo -- "${arguments[@]}" --vdev net_af_packet0,iface=hd0
     ready
     check "wire: load" load "$url4" --connections 50 --size 1-8192 --depth 2 --duration 8s \
         --timeout 30s
@@ -296,12 +255,12 @@ survives_a_kill() {
     mount -t hugetlbfs none "$folder"
     local arguments=(-l 0 -m 64 --huge-dir "$folder" --no-pci --no-telemetry
         --file-prefix hioload-lab-killed --vdev "net_af_packet0,iface=hd0")
-    launch $net -- "${arguments[@]}"
+    start $net -- "${arguments[@]}"
     ready
     kill -KILL "$server_pid"
     await_exit "$server_pid" 10 || return 1
     compgen -G "$folder/hioload-lab-killedmap_*" >/dev/null || { say "no files left" && return 1; }
-    launch $net -- "${arguments[@]}"
+    start $net -- "${arguments[@]}"
     ready
     answers_ping "10.$net.0.2" && stop_server "$server_pid"
     umount "$folder"

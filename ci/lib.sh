@@ -126,6 +126,13 @@ stop_server() {
     drained "$1"
 }
 
+# The client programs, as ci/install.sh leaves them.
+python_client() { "$cache/python/bin/python" tests/clients/python/check.py "$@"; }
+
+node_client() { NODE_PATH=$cache/node/node_modules node tests/clients/node/check.cjs "$@"; }
+
+chromium_client() { python3 tests/clients/chromium/drive.py "$@"; }
+
 need_nightly() {
     cargo +nightly --version >/dev/null 2>&1 ||
         die "no nightly toolchain: \`rustup toolchain install nightly\` (sanitizers need it)"

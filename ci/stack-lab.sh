@@ -16,6 +16,8 @@
 set -euo pipefail
 # shellcheck source=ci/lib.sh
 . "$(dirname "$0")/lib.sh"
+# shellcheck source=ci/lab.sh
+. "$repo/ci/lab.sh"
 budget 900 "$@"
 
 parts=("$@")
@@ -37,19 +39,6 @@ fi
 
 trap stop_all EXIT
 ip link set lo up
-failed=0
-
-# check WHAT COMMAND...: says how it went.
-check() {
-    local what=$1 started=$SECONDS
-    shift
-    if "$@"; then
-        say "$what: ok ($((SECONDS - started)) s)"
-    else
-        say "$what: FAILED"
-        failed=1
-    fi
-}
 
 # serve_on BACKEND INTERFACE NET ARGS...: the appliance as host 2 of 10.NET.0.0/24 and
 # fd00:NET::/64, ready.
@@ -63,38 +52,11 @@ serve_on() {
 
 # serve_two LOG ARGS...: the appliance, ready on two addresses.
 serve_two() {
-    local log=$1 tries=200 program
+    local program log_file=$1
     shift
     read -ra program <<<"${HIOLOAD_SERVE:-$target/release/hioload-ws serve}"
-    NO_COLOR=1 "${program[@]}" "$@" >"$log" 2>&1 &
-    server_pid=$!
-    servers+=("$server_pid")
-    until (($(grep -c 'listening on' "$log") == 2)); do
-        kill -0 "$server_pid" 2>/dev/null || die "the server ended at once: $(tail -n 3 "$log")"
-        ((tries-- > 0)) || die "the server was not ready within 10 s: $(tail -n 3 "$log")"
-        sleep 0.05
-    done
-}
-
-# host INTERFACE NET: the kernel is host 1 there.
-host() {
-    ip address add "10.$2.0.1/24" dev "$1"
-    ip address add "fd00:$2::1/64" dev "$1" nodad
-    ip link set "$1" up
-}
-
-answers_ping() { ping -q -c 3 -i 0.2 -W 2 "$1" >"$logs/stack-lab-ping.log" 2>&1; }
-
-python_client() { "$cache/python/bin/python" tests/clients/python/check.py "$@"; }
-
-node_client() { NODE_PATH=$cache/node/node_modules node tests/clients/node/check.cjs "$@"; }
-
-chromium_client() { python3 tests/clients/chromium/drive.py "$@"; }
-
-# quiet INTERFACE: it carries frames, and the kernel has nothing to say on it.
-quiet() {
-    echo 1 >"/proc/sys/net/ipv6/conf/$1/disable_ipv6"
-    ip link set "$1" arp off up
+    launch "$log_file" "${program[@]}" "$@"
+    ready
 }
 
 # bench_to URL ARGS...: a load whose every payload is verified, without an error.
@@ -105,12 +67,6 @@ bench_to() {
     grep -E '^  (connections|throughput|latency)' "$log" || true
     ((rc == 0)) || tail -n 12 "$log"
     return "$rc"
-}
-
-# drains CLIENT: the server ends in order while that client is connected.
-drains() {
-    local pid=$server_pid
-    "$1" drain "$url4" --pid "$pid" && drained "$pid"
 }
 
 # waits_for INTERFACE ADDRESS: the server outlives that its interface is down for a moment.
