@@ -9,7 +9,7 @@ max_lines=700
 
 # The rooms in which unsafe code is allowed; each crate's lib.rs denies it elsewhere too.
 unsafe_rooms=(
-    'core/src/(region|pool|page|frame)[a-z_]*(\.rs|/.*)'
+    'core/src/(region|pool|page|frame|prefetch)[a-z_]*(\.rs|/.*)'
     'core/src/ring/.*'
     'ws/src/mask/simd\.rs'
     'kernel-fallback/.*'

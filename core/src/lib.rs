@@ -17,6 +17,8 @@ mod page;
 #[allow(unsafe_code)]
 pub mod pool;
 #[allow(unsafe_code)]
+mod prefetch;
+#[allow(unsafe_code)]
 pub mod region;
 #[allow(unsafe_code)]
 mod region_vec;
@@ -33,6 +35,7 @@ pub use clock::{Clock, ManualClock, MonotonicClock, Now};
 pub use frame::Frame;
 pub use local::{LocalFrame, LocalFrames};
 pub use pool::{NodePool, Pool, PoolBuf, PoolConfig, PoolStats, Pressure};
+pub use prefetch::{prefetch, prefetch_at};
 pub use region::{MemoryError, MemoryKind};
 pub use region_vec::RegionVec;
 pub use ring::{mpsc, spsc};

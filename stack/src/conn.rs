@@ -7,10 +7,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hioload_core::region::HUGE_PAGE_BYTES;
-use hioload_core::{RegionVec, TimerKey};
+use hioload_core::{RegionVec, TimerKey, prefetch_at};
 
 use crate::config::RING_BYTES;
-use crate::slots::{HEAD_BYTES, Slots, prefetch};
+use crate::slots::{HEAD_BYTES, Slots};
 
 /// Names a connection of one stack. A stale one reaches nobody.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -269,7 +269,7 @@ impl Conns {
 
     #[inline]
     pub(crate) fn prefetch(&self, index: u32) {
-        prefetch(self.at(index));
+        prefetch_at(self.at(index));
     }
 }
 

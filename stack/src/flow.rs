@@ -4,9 +4,7 @@
 //! size, into which each change moves a few entries: no operation ever walks the table. The hash
 //! is keyed (see [`crate::secret`]), so that no stranger can aim at one bucket.
 
-use hioload_core::RegionVec;
-
-use crate::slots::prefetch;
+use hioload_core::{RegionVec, prefetch_at};
 
 /// Hash in the upper half; connection plus one in the lower. 0 is an empty bucket.
 type Entry = u64;
@@ -90,7 +88,7 @@ impl FlowTable {
     /// Asks for the cache line where probing begins.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u32) {
-        prefetch(&self.buckets[hash as usize & (self.buckets.len() - 1)]);
+        prefetch_at(&self.buckets[hash as usize & (self.buckets.len() - 1)]);
     }
 
     /// The value with this hash for which `is` says yes.

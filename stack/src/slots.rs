@@ -15,6 +15,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
+use hioload_core::prefetch_at;
 use hioload_core::region::Region;
 use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::tcp;
@@ -76,24 +77,6 @@ pub(crate) struct Slots {
     bytes: usize,
     /// Most bytes that may be mapped.
     max_bytes: u64,
-}
-
-/// Asks the processor to fetch the line of a value that will be needed soon.
-#[inline]
-pub(crate) fn prefetch<T>(value: &T) {
-    prefetch_at(std::ptr::from_ref(value).cast());
-}
-
-#[inline]
-fn prefetch_at(at: *const i8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint: it reads nothing and faults on no address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at);
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 impl Class {
@@ -277,7 +260,7 @@ impl Slots {
     #[inline]
     pub(crate) fn prefetch(&self, slot: u32) {
         let (class, number) = Slots::split(slot);
-        let head = self.classes[class].head(number).as_ptr().cast::<i8>();
+        let head = self.classes[class].head(number).as_ptr().cast::<u8>();
         for line in 0..HEAD_BYTES / 64 {
             prefetch_at(head.wrapping_add(line * 64));
         }
@@ -292,7 +275,7 @@ impl Slots {
         let class = &self.classes[class];
         let live = self.live(slot);
         let at = live.rcv_nxt.wrapping_sub(live.rcv_first) as usize % class.ring;
-        let ring = class.head(number).as_ptr().cast::<i8>().wrapping_add(HEAD_BYTES + at);
+        let ring = class.head(number).as_ptr().cast::<u8>().wrapping_add(HEAD_BYTES + at);
         prefetch_at(ring);
         prefetch_at(ring.wrapping_add(64));
     }

@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 use std::slice;
 
 use arrayvec::ArrayVec;
+use hioload_core::prefetch_at;
 use hioload_dpdk_sys as sys;
 
 /// An mbuf and all segments that hang on it. It may cross threads: mempools may be freed to from
@@ -84,12 +85,8 @@ impl Mbuf {
     /// Asks the processor for the line where the frame begins.
     #[inline]
     pub(super) fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: the mbuf is valid; a prefetch reads nothing and faults on no address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(sys::data(self.at()).cast());
-        }
+        // SAFETY: the mbuf is valid.
+        prefetch_at(unsafe { sys::data(self.at()) });
     }
 }
 
