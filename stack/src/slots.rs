@@ -274,8 +274,9 @@ impl Slots {
         let (class, number) = Slots::split(slot);
         let class = &self.classes[class];
         let live = self.live(slot);
-        let at = live.rcv_nxt.wrapping_sub(live.rcv_first) as usize % class.ring;
-        let ring = class.head(number).as_ptr().cast::<u8>().wrapping_add(HEAD_BYTES + at);
+        // A division of 32 bits takes half the time of one of 64.
+        let at = live.rcv_nxt.wrapping_sub(live.rcv_first) % class.ring as u32;
+        let ring = class.head(number).as_ptr().cast::<u8>().wrapping_add(HEAD_BYTES + at as usize);
         prefetch_at(ring);
         prefetch_at(ring.wrapping_add(64));
     }
