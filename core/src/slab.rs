@@ -158,6 +158,14 @@ impl<T> Slab<T> {
         }
     }
 
+    /// Asks the processor for a slot that will be looked at soon.
+    #[inline]
+    pub fn prefetch(&self, slot: u32) {
+        if let Some(entry) = self.entries.get(slot as usize) {
+            crate::prefetch(entry);
+        }
+    }
+
     /// The key of the value in this slot.
     #[inline]
     #[must_use]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use hioload_core::clock::Now;
 use hioload_core::local::{LocalFrame, LocalFrames};
 use hioload_core::pool::Pool;
+use hioload_core::prefetch;
 use hioload_core::slab::{Key, Slab};
 use hioload_core::wheel::{TimerKey, TimerWheel};
 use hioload_ws_proto::Rules;
@@ -145,6 +146,25 @@ impl<S> Hub<S> {
             return None;
         }
         self.sessions.key_at(link.session.get()?)
+    }
+
+    /// Asks the processor for where a connection's session is named.
+    #[inline]
+    pub(crate) fn prefetch_link(&self, conn: ConnId) {
+        if let Some(link) = self.links.get(conn.slot as usize) {
+            prefetch(link);
+        }
+    }
+
+    /// Asks the processor for a connection's session and for the handler's state of it.
+    #[inline]
+    pub(crate) fn prefetch_session(&self, conn: ConnId) {
+        let link = self.links.get(conn.slot as usize);
+        let Some(slot) = link.and_then(|link| link.session.get()) else { return };
+        self.sessions.prefetch(slot);
+        if let Some(state) = self.states.get(slot as usize) {
+            prefetch(state);
+        }
     }
 
     /// A session of this worker that is still there.

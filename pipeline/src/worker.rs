@@ -28,6 +28,9 @@ use crate::turn::Turn;
 
 /// Events a turn.
 const EVENTS: usize = 512;
+/// How many events ahead of its turn a connection's session is fetched, and before that its name.
+const SESSIONS_AHEAD: usize = 4;
+const LINKS_AHEAD: usize = 8;
 /// Commands from other threads a turn.
 const COMMANDS: usize = 256;
 /// Timers a turn.
@@ -169,7 +172,18 @@ impl<B: Backend, H: Handler> Worker<B, H> {
             turn.bury_unborn();
             // A turn deals with one event at least, whatever the backend says.
             let first = *next_event;
-            for event in &events.as_slice()[first..] {
+            let events = &events.as_slice()[first..];
+            // With many connections each one's session is cold.
+            let ahead = |hub: &Hub<H::Session>, at: usize| {
+                if let Some(Event::Readable(conn)) = events.get(at + LINKS_AHEAD) {
+                    hub.prefetch_link(*conn);
+                }
+                if let Some(Event::Readable(conn)) = events.get(at + SESSIONS_AHEAD) {
+                    hub.prefetch_session(*conn);
+                }
+            };
+            for (at, event) in events.iter().enumerate() {
+                ahead(turn.hub, at);
                 match *event {
                     Event::Readable(_) if *next_event > first && turn.rx.is_full() => break,
                     Event::Opened(conn) => turn.opened(conn, pressure),
