@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-/// A one's complement sum that isn't folded yet.
+/// A one's complement sum that isn't folded yet, of words in the machine's own byte order: the sum's
+/// bytes come out swapped and otherwise the same (RFC 1071 §2.B), and no word is turned on the way.
 #[derive(Copy, Clone, Default, Debug)]
 pub(crate) struct Sum(u64);
 
@@ -10,22 +11,21 @@ impl Sum {
     /// Adds bytes as big-endian 16-bit words; an odd last byte is padded with a zero.
     #[inline]
     pub(crate) fn add(mut self, bytes: &[u8]) -> Sum {
-        let mut words = bytes.chunks_exact(4);
-        for word in &mut words {
+        let (words, rest) = bytes.as_chunks::<4>();
+        for &word in words {
             // Words of 32 bits: 2^32 of them fit in the sum, far more than a packet has.
-            self.0 += u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]));
+            self.0 += u64::from(u32::from_ne_bytes(word));
         }
         let mut last = [0u8; 4];
-        let rest = words.remainder();
         last[..rest.len()].copy_from_slice(rest);
-        self.0 += u64::from(u32::from_be_bytes(last));
+        self.0 += u64::from(u32::from_ne_bytes(last));
         self
     }
 
     /// Adds a 16-bit number.
     #[inline]
     pub(crate) fn add_u16(mut self, n: u16) -> Sum {
-        self.0 += u64::from(n);
+        self.0 += u64::from(n.to_be());
         self
     }
 
@@ -47,7 +47,7 @@ impl Sum {
         while sum > 0xffff {
             sum = (sum & 0xffff) + (sum >> 16);
         }
-        sum as u16
+        u16::from_be(sum as u16)
     }
 
     /// The checksum: the complement.
