@@ -107,6 +107,8 @@ pub struct QueueTx {
     fresh: ArrayVec<Mbuf, AT_ONCE>,
     /// Bytes of the frame that is being written in the last of `fresh`.
     len: usize,
+    /// The device's ring had no room for all that is queued.
+    full: bool,
     counters: Arc<QueueCounters>,
     open: Arc<Open>,
 }
@@ -141,6 +143,7 @@ impl Queue {
             queued: ArrayVec::new(),
             fresh: ArrayVec::new(),
             len: 0,
+            full: false,
             counters: Arc::clone(&counters),
             open,
         };
@@ -330,7 +333,10 @@ fn checksum(flags: u64, checks: bool) -> RxChecksum {
 impl LinkTx for QueueTx {
     #[inline]
     fn room(&self) -> usize {
-        self.queued.remaining_capacity()
+        let room = self.queued.remaining_capacity();
+        // A ring that was full gives room a few frames at a time. A turn for each of these costs
+        // more than they do: it waits for a burst's worth.
+        if self.full && room < AT_ONCE { 0 } else { room }
     }
 
     #[inline]
@@ -379,9 +385,11 @@ impl LinkTx for QueueTx {
             self.counters.tx_refused_total.add(refused as u64);
             if sent + refused == 0 {
                 self.counters.tx_ring_full_total.inc();
+                self.full = true;
                 return;
             }
         }
+        self.full = false;
     }
 }
 
