@@ -23,8 +23,11 @@ PORT = 9001
 GRACE_S = 240
 # Beyond these a client address has no ports left, and a process on sockets no descriptors.
 SOCKETS_MAX = 19_000
-# From here on connections begin with the smallest rings, as a server for so many would.
-SMALL_RINGS_FROM = 50_000
+# Rings that a connection can begin with, and what a message has beside its payload at most.
+RINGS = {"2KiB": 2 << 10, "16KiB": 16 << 10, "64KiB": 64 << 10}
+HEADERS = 14
+# From here on the largest don't fit in most machines, and none is frozen while others open.
+MANY = 50_000
 
 
 def arguments():
@@ -45,13 +48,13 @@ def arguments():
 class Server:
     """The appliance on one core, ready when made; its totals when ended."""
 
-    def __init__(self, options, backend, connections, folder):
+    def __init__(self, options, backend, rings, folder):
         self.log = open(os.path.join(folder, "server.log"), "w+")
         core = str(options.cores[0])
         command = [options.program, "serve", "--dead-after", "0", "--ping-after", "0"]
         if backend == "dpdk":
             command += ["--backend", "dpdk", "--dpdk-idle", "busy", "--listen", f"0.0.0.0:{PORT}"]
-            command += ["--address", "10.0.0.1/24", *memory(connections), "--", "-l", core, *EAL]
+            command += ["--address", "10.0.0.1/24", *rings, "--", "-l", core, *EAL]
             command += [f"--vdev=net_vhost0,iface={folder}/vhost"]
         else:
             command = ["taskset", "-c", core, *command, "--backend", "epoll", "--workers", "1"]
@@ -92,23 +95,25 @@ class Server:
         }
 
 
-def memory(connections):
-    """As for so many at both ends: the smallest rings, and none is frozen while others open."""
-    if connections < SMALL_RINGS_FROM:
-        return []
-    return ["--tcp-ring", "2KiB", "--freeze-after", "0"]
+def memory(connections, in_flight):
+    """Rings as for this load at both ends: the smallest that hold what is in flight."""
+    fit = [name for name, size in RINGS.items() if size >= in_flight] or ["64KiB"]
+    if connections < MANY:
+        return ["--tcp-ring", fit[0]]
+    return ["--tcp-ring", min(fit[0], "16KiB", key=RINGS.get), "--freeze-after", "0"]
 
 
-def run(options, backend, connections, load):
+def run(options, backend, connections, load, in_flight=0):
     """One run: what the generator and what the server say."""
+    rings = memory(connections, in_flight)
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(options, backend, connections, folder)
+        server = Server(options, backend, rings, folder)
         core = str(options.cores[1])
         url = f"ws://{'10.0.0.1' if backend == 'dpdk' else '127.0.0.1'}:{PORT}/"
         command = [options.program, "bench", url, "--json", "--timeout", "60s",
                    "--connections", str(connections), *load]
         if backend == "dpdk":
-            command += ["--backend", "dpdk", "--dpdk-idle", "busy", *memory(connections)]
+            command += ["--backend", "dpdk", "--dpdk-idle", "busy", *rings]
             # An address has some 60,000 ports towards a server.
             for host in (2, 3, 4):
                 command += ["--address", f"10.0.0.{host}/24"]
@@ -133,7 +138,8 @@ def measure(options, backend, connections, size, depth, base):
     load = ["--size", str(size), "--depth", str(depth), "--duration", duration]
     cells = []
     for _ in range(options.rounds):
-        bench, server = run(options, backend, connections, load)
+        in_flight = (size + HEADERS) * depth
+        bench, server = run(options, backend, connections, load, in_flight)
         messages = max(server["messages"], 1)
         hz = server["cycles"] / server["seconds"]
         cell = {
