@@ -26,8 +26,12 @@ use crate::live::Live;
 
 const CHUNK_BYTES: usize = 2 << 20;
 const CLASSES: usize = RING_BYTES.len();
-/// A slot's number: class in the top two bits, then chunk and place.
+/// A slot's number: class in the top two bits, then its chunk, then its place there.
 const CLASS_SHIFT: u32 = 30;
+const PLACE_BITS: u32 = 9;
+const CHUNKS_MAX: usize = 1 << (CLASS_SHIFT - PLACE_BITS);
+const _: () = assert!(CHUNK_BYTES / (HEAD_BYTES + 2 * RING_BYTES[0]) <= 1 << PLACE_BITS);
+const _: () = assert!(CLASSES <= 3, "a number of ones is none");
 const NONE: u32 = u32::MAX;
 
 #[repr(C, align(64))]
@@ -53,16 +57,20 @@ struct Chunk {
     in_partial: bool,
 }
 
+/// Where a chunk's slots are: all that finding one takes.
+struct Mapped {
+    base: NonNull<u8>,
+    stride: u32,
+    ring: u16,
+    /// 0 where the chunk isn't mapped.
+    slots: u16,
+}
+
 struct Class {
     ring: usize,
     stride: usize,
-    /// Slots a chunk, and the bits that number them.
+    /// Slots a chunk.
     slots: u32,
-    shift: u32,
-    chunks: Vec<Option<Chunk>>,
-    /// Where each chunk's memory begins; null where it isn't mapped.
-    bases: Vec<*mut u8>,
-    vacant: Vec<u32>,
     /// Chunks with room, the one to use last.
     partial: Vec<u32>,
     /// A chunk that is empty and kept.
@@ -72,6 +80,10 @@ struct Class {
 /// See the module.
 pub(crate) struct Slots {
     classes: [Class; CLASSES],
+    chunks: Vec<Option<Chunk>>,
+    mapped: Vec<Mapped>,
+    /// Numbers of chunks that aren't mapped any more.
+    vacant: Vec<u32>,
     huge: bool,
     node: Option<u32>,
     bytes: usize,
@@ -83,39 +95,49 @@ impl Class {
     fn new(ring: usize) -> Class {
         let stride = (HEAD_BYTES + 2 * ring).next_multiple_of(64);
         let slots = (CHUNK_BYTES / stride) as u32;
-        Class {
-            ring,
-            stride,
-            slots,
-            shift: slots.next_power_of_two().trailing_zeros(),
-            chunks: Vec::new(),
-            bases: Vec::new(),
-            vacant: Vec::new(),
-            partial: Vec::new(),
-            spare: NONE,
-        }
+        Class { ring, stride, slots, partial: Vec::new(), spare: NONE }
     }
+}
 
-    /// The header of a slot whose number this class gave out.
-    #[inline(always)]
-    fn head(&self, number: u32) -> NonNull<Head> {
-        let (chunk, place) = (number >> self.shift, number & ((1 << self.shift) - 1));
-        let base = self.bases[chunk as usize];
-        assert!(place < self.slots);
-        let head = base.wrapping_add(place as usize * self.stride);
-        assert!(!base.is_null(), "the slot's chunk is mapped");
-        NonNull::new(head.cast()).expect("an address above a base that isn't null")
-    }
+fn number(class: usize, chunk: u32, place: u32) -> u32 {
+    (class as u32) << CLASS_SHIFT | chunk << PLACE_BITS | place
+}
+
+/// A slot's chunk, and its place there.
+#[inline(always)]
+fn split(slot: u32) -> (u32, u32) {
+    let chunk = slot >> PLACE_BITS & (CHUNKS_MAX as u32 - 1);
+    (chunk, slot & ((1 << PLACE_BITS) - 1))
 }
 
 impl Slots {
     pub(crate) fn new(huge: bool, node: Option<u32>, max_bytes: u64) -> Slots {
-        Slots { classes: RING_BYTES.map(Class::new), huge, node, bytes: 0, max_bytes }
+        Slots {
+            classes: RING_BYTES.map(Class::new),
+            chunks: Vec::new(),
+            mapped: Vec::new(),
+            vacant: Vec::new(),
+            huge,
+            node,
+            bytes: 0,
+            max_bytes,
+        }
     }
 
     /// Bytes mapped.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The header of a slot, and the bytes of each of its rings.
+    #[inline(always)]
+    fn head(&self, slot: u32) -> (NonNull<Head>, usize) {
+        let (chunk, place) = split(slot);
+        let mapped = &self.mapped[chunk as usize];
+        assert!(place < u32::from(mapped.slots), "the slot's chunk is mapped, and has that place");
+        // SAFETY: that many slots of that stride lie in the chunk's memory, which is mapped.
+        let head = unsafe { mapped.base.add(place as usize * mapped.stride as usize) };
+        (head.cast(), usize::from(mapped.ring))
     }
 
     /// Puts a fresh, closed socket and its state into a vacant slot; `None` where the system has
@@ -126,9 +148,7 @@ impl Slots {
             Some(&chunk) => chunk,
             None => self.map_chunk(class_index)?,
         };
-        let class = &mut self.classes[class_index];
-        let (shift, slots, ring) = (class.shift, class.slots, class.ring);
-        let chunk = class.chunks[chunk_index as usize].as_mut().expect("a partial chunk is mapped");
+        let chunk = self.chunks[chunk_index as usize].as_mut().expect("a partial chunk is mapped");
         let place = match chunk.free {
             NONE => {
                 chunk.fresh += 1;
@@ -138,8 +158,8 @@ impl Slots {
         };
         let taken_from_list = place == chunk.free;
         chunk.used += 1;
-        let number = chunk_index << shift | place;
-        let head = class.head(number);
+        let slot = number(class_index, chunk_index, place);
+        let (head, ring) = self.head(slot);
         // SAFETY: the slot is vacant and within its chunk, so nothing else points into it. Fresh
         // memory is zero, a valid `occupied` and `next`; a vacant slot's were written on removal.
         // The rings follow the header inside the slot's stride, don't overlap, and are bytes,
@@ -158,24 +178,24 @@ impl Slots {
             (*head).occupied = 1;
             next
         };
-        let chunk = class.chunks[chunk_index as usize].as_mut().expect("mapped above");
+        let chunk = self.chunks[chunk_index as usize].as_mut().expect("mapped above");
         if taken_from_list {
             chunk.free = next;
         }
-        if chunk.used == slots {
+        let class = &mut self.classes[class_index];
+        if chunk.used == class.slots {
             chunk.in_partial = false;
             class.partial.pop();
         }
         if class.spare == chunk_index {
             class.spare = NONE;
         }
-        Some((class_index as u32) << CLASS_SHIFT | number)
+        Some(slot)
     }
 
     fn map_chunk(&mut self, class: usize) -> Option<u32> {
         let class = &mut self.classes[class];
-        let most = (1u32 << CLASS_SHIFT) >> class.shift;
-        if class.vacant.is_empty() && class.chunks.len() as u32 + 1 >= most {
+        if self.vacant.is_empty() && self.chunks.len() >= CHUNKS_MAX {
             return None;
         }
         if (self.bytes + CHUNK_BYTES) as u64 > self.max_bytes {
@@ -183,18 +203,23 @@ impl Slots {
         }
         let region = Region::map(CHUNK_BYTES, self.huge, self.node).ok()?;
         self.bytes += region.len();
-        let base = region.base().as_ptr();
+        let mapped = Mapped {
+            base: region.base(),
+            stride: class.stride as u32,
+            ring: class.ring as u16,
+            slots: class.slots as u16,
+        };
         let chunk = Some(Chunk { region, free: NONE, fresh: 0, used: 0, in_partial: true });
-        let index = match class.vacant.pop() {
+        let index = match self.vacant.pop() {
             Some(index) => {
-                class.chunks[index as usize] = chunk;
-                class.bases[index as usize] = base;
+                self.chunks[index as usize] = chunk;
+                self.mapped[index as usize] = mapped;
                 index
             }
             None => {
-                class.chunks.push(chunk);
-                class.bases.push(base);
-                class.chunks.len() as u32 - 1
+                self.chunks.push(chunk);
+                self.mapped.push(mapped);
+                self.chunks.len() as u32 - 1
             }
         };
         class.partial.push(index);
@@ -203,11 +228,9 @@ impl Slots {
 
     /// Drops a slot's socket.
     pub(crate) fn remove(&mut self, slot: u32) {
-        let head = self.occupied(slot);
-        let (class, number) = Slots::split(slot);
-        let class = &mut self.classes[class];
-        let chunk_index = number >> class.shift;
-        let chunk = class.chunks[chunk_index as usize].as_mut().expect("checked by `occupied`");
+        let head = self.occupied(slot).0;
+        let (chunk_index, place) = split(slot);
+        let chunk = self.chunks[chunk_index as usize].as_mut().expect("checked by `occupied`");
         // SAFETY: occupied, so both are initialised; `&mut self` proves that no window or set of
         // this slab is alive. The socket's ring borrows end here, before the memory is reused.
         unsafe {
@@ -217,8 +240,9 @@ impl Slots {
             (*head).occupied = 0;
             (*head).next = chunk.free;
         }
-        chunk.free = number & ((1 << class.shift) - 1);
+        chunk.free = place;
         chunk.used -= 1;
+        let class = &mut self.classes[usize::from(Slots::class(slot))];
         if !chunk.in_partial {
             chunk.in_partial = true;
             class.partial.push(chunk_index);
@@ -231,24 +255,20 @@ impl Slots {
             return;
         }
         self.bytes -= chunk.region.len();
-        class.chunks[chunk_index as usize] = None;
-        class.bases[chunk_index as usize] = std::ptr::null_mut();
-        class.vacant.push(chunk_index);
+        self.chunks[chunk_index as usize] = None;
+        self.mapped[chunk_index as usize].slots = 0;
+        self.vacant.push(chunk_index);
         // As many as there are chunks with room: a rare walk, once for hundreds of connections.
         class.partial.retain(|&index| index != chunk_index);
     }
 
-    fn split(slot: u32) -> (usize, u32) {
-        ((slot >> CLASS_SHIFT) as usize, slot & ((1 << CLASS_SHIFT) - 1))
-    }
-
+    /// [`Slots::head`] of a slot that has a socket.
     #[inline(always)]
-    fn occupied(&self, slot: u32) -> NonNull<Head> {
-        let (class, number) = Slots::split(slot);
-        let head = self.classes[class].head(number);
+    fn occupied(&self, slot: u32) -> (NonNull<Head>, usize) {
+        let (head, ring) = self.head(slot);
         // SAFETY: mapped, and `occupied` is initialised in every slot (zero in fresh memory).
         assert!(unsafe { (*head.as_ptr()).occupied } == 1, "the slot is vacant");
-        head
+        (head, ring)
     }
 
     /// The ring class of a slot.
@@ -259,40 +279,41 @@ impl Slots {
     /// Asks for the lines that a segment's processing reads first.
     #[inline]
     pub(crate) fn prefetch(&self, slot: u32) {
-        let (class, number) = Slots::split(slot);
-        let head = self.classes[class].head(number).as_ptr().cast::<u8>();
+        let (head, ring) = self.head(slot);
+        let head = head.as_ptr().cast::<u8>();
         for line in 0..HEAD_BYTES / 64 {
             prefetch_at(head.wrapping_add(line * 64));
         }
         // Where a ring starts: right for the send ring, which rewinds when it is empty.
-        prefetch_at(head.wrapping_add(HEAD_BYTES + self.classes[class].ring));
+        prefetch_at(head.wrapping_add(HEAD_BYTES + ring));
     }
 
     /// Asks for the line of the receive ring that the next byte goes to. Reads the slot's state.
     #[inline]
     pub(crate) fn prefetch_ring(&self, slot: u32) {
-        let (class, number) = Slots::split(slot);
-        let class = &self.classes[class];
-        let live = self.live(slot);
+        let (head, ring) = self.occupied(slot);
+        let head = head.as_ptr();
+        // SAFETY: occupied, so initialised; borrowed as `self` is.
+        let live = unsafe { (*head).live.assume_init_ref() };
         // A division of 32 bits takes half the time of one of 64.
-        let at = live.rcv_nxt.wrapping_sub(live.rcv_first) % class.ring as u32;
-        let ring = class.head(number).as_ptr().cast::<u8>().wrapping_add(HEAD_BYTES + at as usize);
-        prefetch_at(ring);
-        prefetch_at(ring.wrapping_add(64));
+        let at = live.rcv_nxt.wrapping_sub(live.rcv_first) % ring as u32;
+        let next = head.cast::<u8>().wrapping_add(HEAD_BYTES + at as usize);
+        prefetch_at(next);
+        prefetch_at(next.wrapping_add(64));
     }
 
     /// A slot's state.
     #[inline]
     pub(crate) fn live(&self, slot: u32) -> &Live {
         // SAFETY: occupied, so initialised; borrowed as `self` is.
-        unsafe { (*self.occupied(slot).as_ptr()).live.assume_init_ref() }
+        unsafe { (*self.occupied(slot).0.as_ptr()).live.assume_init_ref() }
     }
 
     /// A slot's state, to change.
     #[inline]
     pub(crate) fn live_mut(&mut self, slot: u32) -> &mut Live {
         // SAFETY: occupied, so initialised; `&mut self` makes it the only borrow.
-        unsafe { (*self.occupied(slot).as_ptr()).live.assume_init_mut() }
+        unsafe { (*self.occupied(slot).0.as_ptr()).live.assume_init_mut() }
     }
 
     /// A slot's socket as a set of its own, which is how smoltcp's `Interface` wants it.
@@ -302,7 +323,7 @@ impl Slots {
         slot: u32,
         f: impl for<'s> FnOnce(&mut SocketSet<'s>, &mut Live) -> R,
     ) -> R {
-        let head = self.occupied(slot).as_ptr();
+        let head = self.occupied(slot).0.as_ptr();
         // SAFETY: occupied, so both are initialised, and `&mut self` makes these the only borrows;
         // they are different fields. The set lives for this call only: `f` works for any lifetime,
         // so it can keep nothing of it.
