@@ -189,7 +189,7 @@ impl<L: Link> Stack<L> {
             if let Some(index) = ahead(at + RINGS_AHEAD) {
                 self.tcp.prefetch_ring(index);
             }
-            self.tcp.segment(tuple, *hash, segment, &mut out);
+            self.tcp.segment(tuple, *hash, ahead(at), segment, &mut out);
         }
         self.tcp.advance(out.net, now);
         count

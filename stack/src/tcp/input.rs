@@ -90,22 +90,28 @@ impl Edges {
 const COPY_MAX: usize = 9216;
 
 impl Tcp {
-    /// A TCP segment for one of our addresses, checksum verified.
+    /// A TCP segment for one of our addresses, checksum verified. `guess` is an entry of the table
+    /// whose connection it may be for.
     #[inline]
     pub(crate) fn segment<T: LinkTx>(
         &mut self,
         tuple: &Tuple,
         hash: u32,
+        guess: Option<u32>,
         segment: &Segment<'_>,
         out: &mut Out<'_, T>,
     ) {
         let mut found = (Phase::Free, NIL);
         let conns = &self.table.conns;
-        let index = self.core.flow.find(hash, |index| {
+        let mut is = |index: u32| {
             let conn = conns.at(index);
             found = (conn.phase, conn.live);
-            conn.tuple == *tuple
-        });
+            conn.tuple == *tuple && conn.phase != Phase::Free
+        };
+        let index = match guess {
+            Some(index) if is(index) => Some(index),
+            _ => self.core.flow.find(hash, is),
+        };
         let Some(index) = index else {
             return self.stranger(*tuple, hash, segment, out);
         };
