@@ -280,6 +280,12 @@ pub(crate) struct Table {
 }
 
 impl Table {
+    /// Bytes of all connections, as if all were live in the smallest rings.
+    #[inline]
+    pub(crate) fn bytes_used(&self) -> usize {
+        self.conns.len() as usize * LIVE_BYTES
+    }
+
     /// The slot of a connection, where it is live.
     #[inline]
     pub(crate) fn slot(&self, index: u32) -> Option<u32> {

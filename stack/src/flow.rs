@@ -165,7 +165,7 @@ impl FlowTable {
         table[gap] = 0;
     }
 
-    fn migrate(&mut self) {
+    pub(crate) fn migrate(&mut self) {
         let Some(old) = &mut self.old else { return };
         let end = (self.cursor + MOVES).min(old.len());
         for at in self.cursor..end {

@@ -134,6 +134,25 @@ pub(crate) struct Sent {
     pub(crate) has_ack: bool,
 }
 
+/// What of a connection's state its outgoing segments are held against.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Flight {
+    snd_una: u32,
+    snd_nxt: u32,
+    peer_window: u16,
+    peer_scale: u8,
+}
+
+impl Flight {
+    /// The sequence number of a segment without data (RFC 9293 §3.10): SND.NXT, but not beyond the
+    /// window where the peer shrank it, as it would refuse that.
+    pub(crate) fn pure_seq(&self) -> u32 {
+        let shift = if self.peer_scale == NO_SCALE { 0 } else { self.peer_scale.min(14) };
+        let edge = self.snd_una.wrapping_add(u32::from(self.peer_window) << shift);
+        if before(edge, self.snd_nxt) { edge } else { self.snd_nxt }
+    }
+}
+
 /// Whether `a` is before `b` in sequence space (RFC 9293 §3.4).
 #[inline]
 pub(crate) fn before(a: u32, b: u32) -> bool {
@@ -204,13 +223,14 @@ impl Live {
         }
     }
 
-    /// The sequence number of a segment without data (RFC 9293 §3.10): SND.NXT, but not beyond the
-    /// window where the peer shrank it, as it would refuse that.
     #[inline]
-    pub(crate) fn pure_seq(&self) -> u32 {
-        let shift = if self.peer_scale == NO_SCALE { 0 } else { self.peer_scale.min(14) };
-        let edge = self.snd_una.wrapping_add(u32::from(self.peer_window) << shift);
-        if before(edge, self.snd_nxt) { edge } else { self.snd_nxt }
+    pub(crate) fn flight(&self) -> Flight {
+        Flight {
+            snd_una: self.snd_una,
+            snd_nxt: self.snd_nxt,
+            peer_window: self.peer_window,
+            peer_scale: self.peer_scale,
+        }
     }
 
     /// Whether something that we sent isn't acknowledged.

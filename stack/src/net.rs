@@ -17,7 +17,7 @@ use crate::counters::StackCounters;
 use crate::frame::{self, Bare, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, TCP};
 use crate::icmp::CHANGE_TO_EXCLUDE;
 use crate::link::{LinkInfo, LinkTx, TxMeta};
-use crate::live::{Live, Sent};
+use crate::live::{Flight, Live, Sent};
 use crate::neighbor::{Lookup, Mac, Neighbors};
 use crate::rate::Bucket;
 use crate::secret::Secret;
@@ -167,21 +167,22 @@ pub(crate) struct Out<'a, T: LinkTx> {
     pub(crate) now: Now,
     /// What the current call into smoltcp sent.
     pub(crate) sent: Sent,
-    /// [`Live::pure_seq`] of the connection that smoltcp speaks for.
-    pure_seq: Option<u32>,
+    /// Of the connection that smoltcp speaks for.
+    flight: Option<Flight>,
 }
 
 impl<'a, T: LinkTx> Out<'a, T> {
     pub(crate) fn new(tx: &'a mut T, net: &'a mut Net, now: Now) -> Out<'a, T> {
-        Out { tx, net, now, sent: Sent::default(), pure_seq: None }
+        Out { tx, net, now, sent: Sent::default(), flight: None }
     }
 
     /// A call into smoltcp for a connection follows.
     #[inline]
     pub(crate) fn begin(&mut self, live: &Live) {
         self.sent = Sent::default();
-        self.pure_seq = Some(live.pure_seq());
+        self.flight = Some(live.flight());
     }
+
     /// Writes an IP packet of `len` bytes and sends it.
     #[inline]
     pub(crate) fn packet<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
@@ -206,7 +207,7 @@ impl<'a, T: LinkTx> Out<'a, T> {
             && let Some(mac) = self.net.neighbors.last(IpAddr::V4(hop), self.now)
         {
             let mut meta = TxMeta { l2_len: l2 as u8, l3_len: 20, ..TxMeta::default() };
-            look(packet, false, &mut meta, self.net, &mut self.sent, self.pure_seq);
+            look(packet, false, &mut meta, self.net, &mut self.sent, self.flight.as_ref());
             let Net { info, vlan, .. } = &*self.net;
             frame::write_ethernet(header, mac, info.mac, *vlan, ETHERTYPE_IPV4);
             self.tx.commit(meta);
@@ -228,7 +229,7 @@ impl<'a, T: LinkTx> Out<'a, T> {
         let mut meta =
             TxMeta { l2_len: l2 as u8, l3_len: if v6 { 40 } else { 20 }, ..TxMeta::default() };
         if protocol == TCP {
-            look(packet, v6, &mut meta, self.net, &mut self.sent, self.pure_seq);
+            look(packet, v6, &mut meta, self.net, &mut self.sent, self.flight.as_ref());
             if let Some(trace) = &mut self.net.trace {
                 trace.packet(packet, dst, self.now);
             }
@@ -307,7 +308,7 @@ impl<'a, T: LinkTx> Out<'a, T> {
     /// Sends a segment of ours that no socket makes.
     pub(crate) fn bare(&mut self, src: IpAddr, dst: IpAddr, bare: &Bare) {
         let len = bare.packet_len(src.is_ipv6());
-        self.pure_seq = None;
+        self.flight = None;
         self.packet(len, |packet| frame::write_bare(packet, src, dst, bare));
     }
 
@@ -478,7 +479,7 @@ fn look(
     meta: &mut TxMeta,
     net: &Net,
     sent: &mut Sent,
-    pure_seq: Option<u32>,
+    flight: Option<&Flight>,
 ) {
     let offloads = net.info.offloads;
     let l3 = if v6 { 40 } else { 20 };
@@ -488,9 +489,9 @@ fn look(
     let header = usize::from(fixed[12] >> 4) * 4;
     let flags = fixed[13];
     let seq = u32::from_be_bytes([fixed[4], fixed[5], fixed[6], fixed[7]]);
-    if let Some(right) = pure_seq
-        && len == header
+    if len == header
         && flags & !frame::PSH == frame::ACK
+        && let Some(right) = flight.map(Flight::pure_seq)
         && seq != right
     {
         // smoltcp takes its SND.NXT back when it retransmits; a peer that has what was sent before

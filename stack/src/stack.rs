@@ -30,6 +30,8 @@ pub const BURST: usize = 64;
 /// How many segments ahead of its use a socket is fetched, and its ring.
 const SOCKETS_AHEAD: usize = 8;
 const RINGS_AHEAD: usize = 3;
+/// Connections that take no more lie in a core's own caches: nothing is to be fetched.
+const CACHED_BYTES: usize = 512 << 10;
 
 /// What an operator sees of one connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -177,17 +179,20 @@ impl<L: Link> Stack<L> {
             guessed.extend(parsed.iter().map(|parsed| self.tcp.prefetch_conn(parsed.hash)));
         }
         let ahead = |at: usize| guessed.get(at).copied().flatten();
-        for at in 0..SOCKETS_AHEAD {
-            if let Some(index) = ahead(at) {
+        let cold = self.tcp.table.bytes_used() > CACHED_BYTES;
+        if cold {
+            for index in (0..SOCKETS_AHEAD).filter_map(ahead) {
                 self.tcp.prefetch_slot(index);
             }
         }
         for (at, Parsed { segment, tuple, hash }) in parsed.iter().enumerate() {
-            if let Some(index) = ahead(at + SOCKETS_AHEAD) {
-                self.tcp.prefetch_slot(index);
-            }
-            if let Some(index) = ahead(at + RINGS_AHEAD) {
-                self.tcp.prefetch_ring(index);
+            if cold {
+                if let Some(index) = ahead(at + SOCKETS_AHEAD) {
+                    self.tcp.prefetch_slot(index);
+                }
+                if let Some(index) = ahead(at + RINGS_AHEAD) {
+                    self.tcp.prefetch_ring(index);
+                }
             }
             self.tcp.segment(tuple, *hash, ahead(at), segment, &mut out);
         }

@@ -170,8 +170,9 @@ impl Tcp {
         })
     }
 
-    /// Lets timers fire.
+    /// Lets timers fire, and the flow table grow on: half-way, flows are looked for twice.
     pub(crate) fn advance(&mut self, net: &Net, now: Now) {
+        self.core.flow.migrate();
         let mut fired = std::mem::take(&mut self.core.fired);
         self.core.wheel.advance(now, TIMERS_MAX, &mut |index| fired.push(index));
         for index in fired.drain(..) {
