@@ -96,8 +96,10 @@ class Server:
 
 
 def memory(connections, in_flight):
-    """Rings as for this load at both ends: the smallest that hold what is in flight."""
-    fit = [name for name, size in RINGS.items() if size >= in_flight] or ["64KiB"]
+    """Rings as for this load at both ends: the usual ones, or what holds more in flight; where
+    there are many connections, the smallest that will do."""
+    least = 0 if connections >= MANY else RINGS["16KiB"]
+    fit = [name for name, size in RINGS.items() if size >= max(least, in_flight)] or ["64KiB"]
     if connections < MANY:
         return ["--tcp-ring", fit[0]]
     return ["--tcp-ring", min(fit[0], "16KiB", key=RINGS.get), "--freeze-after", "0"]
