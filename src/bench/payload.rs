@@ -8,8 +8,8 @@ use super::sizes::Sizes;
 
 /// Bytes of a stamp in a binary message; in a text message each is two letters.
 const STAMP_BYTES: usize = 16;
-/// Places at which a payload may begin in the random text.
-const PLACES: usize = 1 << 16;
+/// Places at which a payload may begin in the random text: few enough for a core's first cache.
+const PLACES: usize = 1 << 12;
 
 /// Who sent a message, the how-manieth it is, and when it was to be sent (ns since the run's
 /// epoch).

@@ -78,6 +78,14 @@ impl Tcp {
         }
         // Those that must wait go to `core.dirty` again: this walk is over what there is now.
         for index in dirty.drain(..) {
+            let conn = self.table.conns.at_mut(index);
+            // Nothing can leave: one visit, when there is room, does it all. What is due by then is
+            // the timer's to say, and where it has just said so, the visit isn't put off.
+            if out.tx.room() == 0 && conn.timer.is_some() {
+                conn.in_dirty = false;
+                self.stall(index);
+                continue;
+            }
             self.settle(index, out);
         }
         if self.core.dirty.is_empty() {
