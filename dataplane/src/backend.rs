@@ -13,8 +13,8 @@ use arrayvec::ArrayVec;
 use hioload_core::Now;
 use hioload_core::wait::Wait;
 use hioload_pipeline::backend::{
-    Accepting, Backend, Capabilities, ConnId, Event, Events, Gone, Out, RxHalf, TxHalf, Wake,
-    Window,
+    Accepting, Ahead, Backend, Capabilities, ConnId, Event, Events, Gone, Out, RxHalf, TxHalf,
+    Wake, Window,
 };
 use hioload_stack::{self as stack, BURST, RxTurn, Stack, StackCounters, StackError, TxTurn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -354,6 +354,14 @@ impl<'t> TxHalf<'t> for FramesTx<'t> {
 
     fn peer(&self, conn: ConnId) -> Option<SocketAddr> {
         self.turn.peer(ours(conn))
+    }
+
+    #[inline]
+    fn prefetch(&self, conn: ConnId, ahead: Ahead) {
+        match ahead {
+            Ahead::Far => self.turn.prefetch_entry(ours(conn)),
+            Ahead::Near => self.turn.prefetch_socket(ours(conn)),
+        }
     }
 }
 

@@ -131,6 +131,22 @@ pub trait TxHalf<'t> {
 
     /// The peer's address; `None` for a dead connection, or where there is none.
     fn peer(&self, conn: ConnId) -> Option<SocketAddr>;
+
+    /// Output for `conn` follows, and its state may be fetched into the caches by then. A hint, for
+    /// output to many connections one after the other.
+    #[inline]
+    fn prefetch(&self, conn: ConnId, ahead: Ahead) {
+        let _ = (conn, ahead);
+    }
+}
+
+/// How far ahead of its use something is fetched: what names the place first, then the place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ahead {
+    /// A dozen connections ahead: what leads to the connection's memory.
+    Far,
+    /// A few connections ahead: that memory, found by what was fetched before.
+    Near,
 }
 
 /// Wakes a worker that waits in `Backend::poll`, from any thread.

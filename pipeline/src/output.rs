@@ -14,7 +14,7 @@ use hioload_ws_proto::mask;
 use hioload_ws_proto::{CloseCode, write_close};
 use hioload_ws_proto::{MAX_CONTROL_BYTES, Opcode};
 
-use crate::backend::{TURN_BYTES, TxHalf};
+use crate::backend::{Ahead, TURN_BYTES, TxHalf};
 use crate::handler::ClosedBy;
 use crate::hub::{Delivery, Hub, MAX_BROADCASTS, Op, Owed};
 use crate::id::SessionId;
@@ -24,6 +24,10 @@ use crate::queue::{NoMemory, Queue};
 use crate::session::{Coarse, Ending, Index, Phase, Session};
 use crate::settings::Overflow;
 use crate::window::Out;
+
+/// How many sessions ahead of a broadcast a connection is fetched ([`Ahead`]).
+const FAR: u32 = 12;
+const NEAR: u32 = 4;
 
 /// Why a message was not accepted for sending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -533,6 +537,11 @@ impl<S> Hub<S> {
                 }
                 budget -= 1;
                 delivery.next_slot = key.slot + 1;
+                for (slots, ahead) in [(FAR, Ahead::Far), (NEAR, Ahead::Near)] {
+                    if let Some(later) = self.sessions.get_slot(key.slot.saturating_add(slots)) {
+                        tx.prefetch(later.conn, ahead);
+                    }
+                }
                 if Some(key) != delivery.except {
                     let out = Out::Shared(delivery.frame.clone());
                     // What a session's limit does with it is counted there.

@@ -13,6 +13,7 @@
 //! - `floor`: smoltcp with a set for each socket, checksums ignored, no look-up, no Ethernet, no
 //!   timers: the least that this much smoltcp costs.
 //! - `set`: smoltcp as its manual has it, all sockets in one set.
+//! - `thaw`: a freeze and a thaw, each alone.
 
 #[path = "../benches/load/mod.rs"]
 mod load;
@@ -26,7 +27,7 @@ use load::{BURST_USUAL, Load, Order, Subject, Turns};
 /// Stretches that each subject is measured in, in turn with the others.
 const STRETCHES: usize = 15;
 const IDLE: Duration = Duration::from_secs(5);
-const SUBJECTS: [&str; 4] = ["stack", "layers", "floor", "set"];
+const SUBJECTS: [&str; 5] = ["stack", "layers", "floor", "set", "thaw"];
 /// Where one set is still bearable.
 const ONE_SET_MAX: u32 = 10_000;
 
@@ -52,7 +53,7 @@ fn main() {
     );
     for count in counts {
         time(count, &names);
-        if names.is_empty() {
+        if names.is_empty() || names.contains(&"thaw") {
             freeze_and_thaw(count);
         }
     }

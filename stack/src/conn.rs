@@ -267,6 +267,14 @@ impl Conns {
         ConnId { slot: index, generation: self.at(index).generation }
     }
 
+    /// [`Conns::prefetch`] of what a user names, who may name anything.
+    #[inline]
+    pub(crate) fn prefetch_any(&self, index: u32) {
+        if index < self.used {
+            self.prefetch(index);
+        }
+    }
+
     #[inline]
     pub(crate) fn prefetch(&self, index: u32) {
         prefetch_at(self.at(index));

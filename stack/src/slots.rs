@@ -190,7 +190,17 @@ impl Slots {
         if class.spare == chunk_index {
             class.spare = NONE;
         }
+        self.prefetch_vacant(class_index);
         Some(slot)
+    }
+
+    /// Asks for the slot that the next socket of a class will be put into: where connections thaw one
+    /// after the other, each would wait for memory that nobody has touched for long.
+    fn prefetch_vacant(&self, class: usize) {
+        let Some(&index) = self.classes[class].partial.last() else { return };
+        let Some(chunk) = &self.chunks[index as usize] else { return };
+        let place = if chunk.free == NONE { chunk.fresh } else { chunk.free };
+        self.prefetch(number(class, index, place));
     }
 
     fn map_chunk(&mut self, class: usize) -> Option<u32> {

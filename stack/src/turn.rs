@@ -112,6 +112,22 @@ impl TxTurn<'_> {
         self.lending.with(|table| peer(table, id))
     }
 
+    /// Asks the processor for a connection's entry in the table, which output for it needs first.
+    #[inline]
+    pub fn prefetch_entry(&self, id: ConnId) {
+        self.lending.with(|table| table.conns.prefetch_any(id.slot));
+    }
+
+    /// Asks the processor for a connection's socket, whose place its entry says.
+    #[inline]
+    pub fn prefetch_socket(&self, id: ConnId) {
+        self.lending.with(|table| {
+            if let Some((_, slot)) = live(table, id) {
+                table.slots.prefetch(slot);
+            }
+        });
+    }
+
     fn offer(&mut self, id: ConnId, bytes: &[u8], whole: bool) -> Offer {
         let Some((index, slot)) = self.thawed(id) else {
             let (core, now) = (&mut *self.core, self.now);

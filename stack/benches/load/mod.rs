@@ -310,7 +310,14 @@ impl Load {
     #[inline(never)]
     fn thaw_all(&mut self, ids: &[ConnId]) {
         let (_, mut tx) = self.stack.turn();
-        for &id in ids {
+        for (at, &id) in ids.iter().enumerate() {
+            // As the pipeline does where it sends to many.
+            if let Some(&later) = ids.get(at + 12) {
+                tx.prefetch_entry(later);
+            }
+            if let Some(&soon) = ids.get(at + 4) {
+                tx.prefetch_socket(soon);
+            }
             assert!(tx.build(id, 0, &mut |_| {}));
         }
     }
