@@ -35,7 +35,7 @@ pub use clock::{Clock, ManualClock, MonotonicClock, Now};
 pub use frame::Frame;
 pub use local::{LocalFrame, LocalFrames};
 pub use pool::{NodePool, Pool, PoolBuf, PoolConfig, PoolStats, Pressure};
-pub use prefetch::{prefetch, prefetch_at};
+pub use prefetch::{prefetch, prefetch_at, prefetch_to_write};
 pub use region::{MemoryError, MemoryKind};
 pub use region_vec::RegionVec;
 pub use ring::{mpsc, spsc};

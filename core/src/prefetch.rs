@@ -24,6 +24,20 @@ pub fn prefetch_at<T>(at: *const T) {
     let _ = at;
 }
 
+/// Asks for the line that an address lies in, to be written: other cores give it up. Any address will
+/// do.
+#[inline]
+pub fn prefetch_to_write<T>(at: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint as above. Processors without this one take it for no operation. (The intrinsic
+    // would be the other kind unless the whole program is built for newer processors.)
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +46,7 @@ mod tests {
     fn no_address_faults_and_no_value_changes() {
         prefetch_at(std::ptr::null::<u64>());
         prefetch_at(usize::MAX as *const u64);
+        prefetch_to_write(std::ptr::null::<u64>());
         prefetch(&());
         let value = [7u8; 130];
         prefetch(&value);

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 use std::slice;
 
 use arrayvec::ArrayVec;
-use hioload_core::prefetch_at;
+use hioload_core::{prefetch_at, prefetch_to_write};
 use hioload_dpdk_sys as sys;
 
 /// An mbuf and all segments that hang on it. It may cross threads: mempools may be freed to from
@@ -82,11 +82,25 @@ impl Mbuf {
         }
     }
 
-    /// Asks the processor for the line where the frame begins.
+    /// Asks the processor for the lines where the frame begins: headers, and all of a small message.
+    /// Of a larger one the processor notices by itself that they are read in turn.
     #[inline]
     pub(super) fn prefetch(&self) {
         // SAFETY: the mbuf is valid.
-        prefetch_at(unsafe { sys::data(self.at()) });
+        let frame = unsafe { sys::data(self.at()) };
+        prefetch_at(frame);
+        if self.frame_len() > 64 {
+            prefetch_at(frame.wrapping_add(64));
+        }
+    }
+
+    /// Asks the processor for the first lines of the frame that will be written here.
+    #[inline]
+    pub(super) fn prefetch_space(&self) {
+        // SAFETY: the mbuf is valid.
+        let frame = unsafe { sys::data(self.at()) };
+        prefetch_to_write(frame);
+        prefetch_to_write(frame.wrapping_add(64));
     }
 }
 

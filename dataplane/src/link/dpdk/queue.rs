@@ -23,6 +23,8 @@ use crate::link::{Attention, IdlePolicy, Port, cycles};
 const AT_ONCE: usize = 32;
 /// Mbufs that a queue's worker may hold: a burst being looked at, one to be sent, fresh ones.
 pub(super) const HELD_MAX: usize = 2 * BURST + AT_ONCE;
+/// How many frames ahead of its use an mbuf is fetched: who read what was last in it has its lines.
+const MBUFS_AHEAD: usize = 3;
 /// Frames of a burst that may go to the other workers: a bound on what a stranger makes us copy.
 const TOLD_MAX: usize = 8;
 
@@ -356,6 +358,9 @@ impl LinkTx for QueueTx {
     #[inline]
     fn commit(&mut self, meta: TxMeta) {
         let Some(mut mbuf) = self.fresh.pop() else { return };
+        if let Some(later) = self.fresh.len().checked_sub(MBUFS_AHEAD) {
+            self.fresh[later].prefetch_space();
+        }
         let mut flags = 0;
         if meta.ip_checksum || meta.tcp_checksum {
             // IPv6's header is longer than any that IPv4 has here (no options are sent).
