@@ -31,6 +31,8 @@ const EVENTS: usize = 512;
 /// How many events ahead of its turn a connection's session is fetched, and before that its name.
 const SESSIONS_AHEAD: usize = 4;
 const LINKS_AHEAD: usize = 8;
+/// As many sessions are in the caches anyway.
+const SESSIONS_CACHED: usize = 1024;
 /// Commands from other threads a turn.
 const COMMANDS: usize = 256;
 /// Timers a turn.
@@ -173,7 +175,7 @@ impl<B: Backend, H: Handler> Worker<B, H> {
             // A turn deals with one event at least, whatever the backend says.
             let first = *next_event;
             let events = &events.as_slice()[first..];
-            // With many connections each one's session is cold.
+            let cold = turn.hub.sessions.len() > SESSIONS_CACHED;
             let ahead = |hub: &Hub<H::Session>, at: usize| {
                 if let Some(Event::Readable(conn)) = events.get(at + LINKS_AHEAD) {
                     hub.prefetch_link(*conn);
@@ -183,7 +185,9 @@ impl<B: Backend, H: Handler> Worker<B, H> {
                 }
             };
             for (at, event) in events.iter().enumerate() {
-                ahead(turn.hub, at);
+                if cold {
+                    ahead(turn.hub, at);
+                }
                 match *event {
                     Event::Readable(_) if *next_event > first && turn.rx.is_full() => break,
                     Event::Opened(conn) => turn.opened(conn, pressure),
