@@ -7,7 +7,7 @@ mod common;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Net, PORT, tcp};
+use common::{Net, tcp};
 use hioload_core::pool::Pool;
 use hioload_dataplane::{Frames, Tap};
 use hioload_pipeline::suite::{Lab, Stream};
@@ -28,14 +28,14 @@ impl Lab for OnTap {
     }
 
     fn backend(site: &Site, worker: usize, _: &Pool) -> Frames<Tap> {
-        Frames::new(site.nets[worker].stack()).expect("descriptors")
+        let net = &site.nets[worker];
+        net.backend(net.tap())
     }
 
     fn connect(site: &Site) -> io::Result<Box<dyn Stream>> {
         let turn = site.turn.fetch_add(1, Ordering::Relaxed);
         let (worker, v6) = (turn % site.nets.len(), turn / site.nets.len() % 2 == 1);
-        let server = (site.nets[worker].ip(v6, 2), PORT).into();
-        tcp::dial(server)
+        tcp::dial(site.nets[worker].server(v6))
     }
 }
 

@@ -7,13 +7,12 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use hioload_core::Now;
 use hioload_dataplane::dpdk::{
     Device, DeviceConfig, DpdkError, Eal, Queue, QueueCounters, RegisteredThread,
 };
-use hioload_dataplane::{Address, Frames, IdlePolicy, Stack, StackConfig};
+use hioload_dataplane::{Frames, IdlePolicy};
 
-use super::{PORT, run};
+use super::{Net, run};
 
 /// Sleeps early: there are more workers than cores here.
 const IDLE: IdlePolicy = IdlePolicy::Adaptive { spins: 100, sleep: Duration::from_micros(500) };
@@ -52,10 +51,10 @@ pub enum Driver {
     AfXdp,
 }
 
-/// A device, and the network on it: the kernel is host 1, the stack is host 2.
+/// A device, and the network on it.
 pub struct Site {
     driver: Driver,
-    number: u16,
+    net: Net,
     device: Option<Device>,
     queues: Mutex<Vec<Option<Queue>>>,
     counters: Vec<Arc<QueueCounters>>,
@@ -73,9 +72,9 @@ impl Site {
     }
 
     pub fn with(driver: Driver, config: DeviceConfig) -> Site {
-        let number = super::next_number();
+        let net = Net::new();
         let mut site =
-            Site { driver, number, device: None, queues: Mutex::default(), counters: Vec::new() };
+            Site { driver, net, device: None, queues: Mutex::default(), counters: Vec::new() };
         let queues = config.queues;
         let interface = site.interface();
         if driver != Driver::Tap {
@@ -94,7 +93,7 @@ impl Site {
             .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(device.report().queues, queues, "{}", device.report());
         if driver == Driver::Tap {
-            site.address(&interface);
+            site.net.admit_kernel(&interface);
         }
         site.device = Some(device);
         site.counters = links.iter().map(Queue::counters).collect();
@@ -108,19 +107,19 @@ impl Site {
             Driver::Tap => "net_tap",
             Driver::AfXdp => "net_af_xdp",
         };
-        format!("{driver}{}", self.number)
+        format!("{driver}{}", self.net.number)
     }
 
     /// The interface that the device is on.
     pub fn interface(&self) -> String {
-        format!("lab{}", self.number)
+        self.net.interface()
     }
 
     /// The interface at the other end; the same for TAP.
     pub fn peer(&self) -> String {
         match self.driver {
             Driver::Tap => self.interface(),
-            _ => format!("peer{}", self.number),
+            _ => format!("peer{}", self.net.number),
         }
     }
 
@@ -150,23 +149,16 @@ impl Site {
         run(&["ip", "link", "set", &ours, "arp", "off", "up"]);
         let done = Command::new("ethtool").args(["-K", &theirs, "tx", "off"]).output();
         assert!(done.expect("ethtool").status.success(), "ethtool -K {theirs} tx off");
-        self.address(&theirs);
-    }
-
-    fn address(&self, interface: &str) {
-        let (v4, v6) = (format!("{}/24", self.ip(false, 1)), format!("{}/64", self.ip(true, 1)));
-        run(&["ip", "address", "add", &v4, "dev", interface]);
-        run(&["ip", "address", "add", &v6, "dev", interface, "nodad"]);
-        run(&["ip", "link", "set", interface, "up"]);
+        self.net.admit_kernel(&theirs);
     }
 
     pub fn ip(&self, v6: bool, host: u8) -> IpAddr {
-        super::Net::at(self.number).ip(v6, host)
+        self.net.ip(v6, host)
     }
 
     /// Where the server is.
     pub fn server(&self, v6: bool) -> SocketAddr {
-        SocketAddr::new(self.ip(v6, 2), PORT)
+        self.net.server(v6)
     }
 
     pub fn device(&self) -> &Device {
@@ -181,19 +173,7 @@ impl Site {
     pub fn backend(&self, queue: usize) -> Frames<Queue> {
         register();
         let link = self.queues.lock().expect("no panic")[queue].take().expect("each once");
-        let config = StackConfig {
-            addresses: vec![
-                Address { ip: self.ip(false, 2), prefix: 24 },
-                Address { ip: self.ip(true, 2), prefix: 64 },
-            ],
-            connections_max: 1 << 14,
-            ring_class: 1,
-            hugepages: false,
-            ..StackConfig::default()
-        };
-        let mut stack = Stack::new(link, &config, Now::ZERO).expect("a good config");
-        stack.listen(PORT).expect("the first listener");
-        Frames::new(stack).expect("descriptors")
+        self.net.backend(link)
     }
 }
 

@@ -14,29 +14,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use hioload_core::Now;
-use hioload_dataplane::{Address, Stack, StackConfig, Tap};
+use hioload_dataplane::{Address, Frames, Port, Stack, StackConfig, Tap};
 
 /// The port of every server.
 pub const PORT: u16 = 9001;
 
-/// A TAP device's network: the kernel is host 1, the stack is host 2.
+/// A device's network: the kernel is host 1, the stack is host 2.
 #[derive(Clone)]
 pub struct Net {
     number: u16,
 }
 
 impl Net {
-    /// A network that no other test has.
+    /// A network that no other test of this process has.
     pub fn new() -> Net {
+        static NUMBER: AtomicU16 = AtomicU16::new(0);
         assert_namespace();
-        Net::at(next_number())
+        Net { number: NUMBER.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// The network of that number.
-    pub fn at(number: u16) -> Net {
-        Net { number }
-    }
-
+    /// The interface that the stack's link is on.
     pub fn interface(&self) -> String {
         format!("lab{}", self.number)
     }
@@ -57,19 +54,20 @@ impl Net {
         SocketAddr::new(self.ip(v6, 2), PORT)
     }
 
-    /// Makes the device and gives the kernel its addresses. The device ends with the link.
+    /// Makes a TAP device and gives the kernel its addresses. The device ends with the link.
     pub fn tap(&self) -> Tap {
-        let tap =
-            Tap::open(&self.interface(), None, Arc::default()).expect("root and /dev/net/tun");
-        let (name, v4, v6) = (
-            self.interface(),
-            format!("{}/24", self.ip(false, 1)),
-            format!("{}/64", self.ip(true, 1)),
-        );
-        run(&["ip", "address", "add", &v4, "dev", &name]);
-        run(&["ip", "address", "add", &v6, "dev", &name, "nodad"]);
-        run(&["ip", "link", "set", &name, "up"]);
+        let name = self.interface();
+        let tap = Tap::open(&name, None, Arc::default()).expect("root and /dev/net/tun");
+        self.admit_kernel(&name);
         tap
+    }
+
+    /// Gives the kernel its addresses on an interface.
+    pub fn admit_kernel(&self, interface: &str) {
+        let (v4, v6) = (format!("{}/24", self.ip(false, 1)), format!("{}/64", self.ip(true, 1)));
+        run(&["ip", "address", "add", &v4, "dev", interface]);
+        run(&["ip", "address", "add", &v6, "dev", interface, "nodad"]);
+        run(&["ip", "link", "set", interface, "up"]);
     }
 
     pub fn config(&self) -> StackConfig {
@@ -85,11 +83,11 @@ impl Net {
         }
     }
 
-    /// A stack that listens.
-    pub fn stack(&self) -> Stack<Tap> {
-        let mut stack = Stack::new(self.tap(), &self.config(), Now::ZERO).expect("a good config");
+    /// The backend on a link of this network. It listens.
+    pub fn backend<L: Port>(&self, link: L) -> Frames<L> {
+        let mut stack = Stack::new(link, &self.config(), Now::ZERO).expect("a good config");
         stack.listen(PORT).expect("the first listener");
-        stack
+        Frames::new(stack).expect("descriptors")
     }
 }
 
@@ -100,12 +98,6 @@ pub fn assert_namespace() {
         Ok("namespace"),
         "these tests need a network namespace of their own: ci/stack-lab.sh makes it"
     );
-}
-
-/// A number that no other network of this process has.
-pub fn next_number() -> u16 {
-    static NUMBER: AtomicU16 = AtomicU16::new(0);
-    NUMBER.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Runs a command that has to succeed.
