@@ -8,11 +8,10 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::dpdk::{Driver, Site};
-use common::tcp;
 use hioload_core::pool::Pool;
 use hioload_dataplane::Frames;
 use hioload_dataplane::dpdk::Queue;
-use hioload_pipeline::suite::{Lab, Stream};
+use hioload_pipeline::suite::{Lab, Stream, tcp};
 
 /// Devices of a server, and whose turn it is to be connected to.
 struct Sites {

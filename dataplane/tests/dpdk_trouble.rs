@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::dpdk::{Driver, Site};
-use common::{run, succeeds, tcp};
+use common::{run, succeeds};
 use hioload_core::Now;
 use hioload_core::pool::Pool;
 use hioload_core::wait::Wait;
@@ -18,7 +18,7 @@ use hioload_dataplane::Frames;
 use hioload_dataplane::dpdk::{Device, DeviceConfig, Eal, Queue};
 use hioload_pipeline::backend::{Backend, Events};
 use hioload_pipeline::suite::wire::{BINARY, TEXT, pattern};
-use hioload_pipeline::suite::{Lab, PATIENCE, Server, Stream, cases};
+use hioload_pipeline::suite::{Lab, PATIENCE, Server, Stream, cases, tcp};
 use hioload_pipeline::{Settings, on_message};
 use hioload_stack::{Link, LinkRx, LinkTx, TxMeta};
 

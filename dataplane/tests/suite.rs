@@ -7,10 +7,10 @@ mod common;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Net, tcp};
+use common::Net;
 use hioload_core::pool::Pool;
 use hioload_dataplane::{Frames, Tap};
-use hioload_pipeline::suite::{Lab, Stream};
+use hioload_pipeline::suite::{Lab, Stream, tcp};
 
 struct OnTap;
 

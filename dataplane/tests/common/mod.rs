@@ -5,7 +5,6 @@
 pub mod attacker;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
-pub mod tcp;
 pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};

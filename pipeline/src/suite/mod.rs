@@ -1,6 +1,7 @@
-//! The one backend suite: what every backend must do, in words of the wire alone. It uses no
-//! sockets itself; a [`Lab`] brings the backend and a client's byte streams, the suite brings the
-//! workers, the handlers, the clients and the judgement.
+//! The one backend suite: what every backend must do, in words of the wire alone. A [`Lab`] brings
+//! the backend and a client's byte streams, the suite brings the workers, the handlers, the clients
+//! and the judgement. The cases use no sockets; for labs whose clients are the kernel's, `tcp` has
+//! such a stream.
 //!
 //! A backend's crate has in its `tests/`:
 //!
@@ -12,6 +13,8 @@
 
 pub mod cases;
 mod client;
+#[cfg(all(feature = "fake", target_os = "linux"))]
+pub mod tcp;
 pub mod wire;
 
 use std::io::{self, Read, Write};

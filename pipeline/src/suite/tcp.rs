@@ -1,14 +1,20 @@
-//! Linux's TCP as the suite's client.
+//! The kernel's TCP as the suite's client, for every lab that has it at the other end.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
-use hioload_pipeline::suite::{PATIENCE, Stream};
+use rustix::net::sockopt::set_socket_linger;
+
+use super::{PATIENCE, Stream};
 
 /// A connection of the kernel's.
-pub struct Socket(TcpStream);
+struct Socket(TcpStream);
 
 /// A client that has connected and said nothing.
+///
+/// # Errors
+/// Those of the kernel; a server that doesn't listen refuses.
 pub fn dial(server: SocketAddr) -> io::Result<Box<dyn Stream>> {
     let stream = TcpStream::connect_timeout(&server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -40,8 +46,7 @@ impl Stream for Socket {
     }
 
     fn reset(self: Box<Self>) {
-        rustix::net::sockopt::set_socket_linger(&self.0, Some(std::time::Duration::ZERO))
-            .expect("an open socket");
+        set_socket_linger(&self.0, Some(Duration::ZERO)).expect("an open socket");
     }
 
     fn another(&self) -> Box<dyn Stream> {
