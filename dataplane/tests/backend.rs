@@ -37,13 +37,11 @@ impl Rig {
     /// With one connection.
     fn open() -> (Rig, ConnId) {
         let [client, server] = pair::links();
-        let mut server = Stack::new(server, &pair::config(2), Now::ZERO).expect("a good config");
-        server.listen(PORT).expect("the first listener");
         let mut client = Stack::new(client, &pair::config(1), Now::ZERO).expect("a good config");
         client.poll(Now::ZERO);
         let peer = client.connect((ip(false, 2), PORT).into()).expect("a route");
         let mut rig = Rig {
-            server: Frames::new(server).expect("descriptors"),
+            server: pair::server(server),
             client,
             peer,
             now: Now::ZERO,

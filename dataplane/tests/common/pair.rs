@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hioload_core::Now;
-use hioload_dataplane::{Attention, Port};
+use hioload_dataplane::{Attention, Frames, Port};
 use hioload_pipeline::suite::{PATIENCE, Stream};
 use hioload_stack::sim::fill_in_checksums;
 use hioload_stack::{
@@ -170,6 +170,13 @@ pub fn config(host: u8) -> StackConfig {
         hugepages: false,
         ..StackConfig::default()
     }
+}
+
+/// The backend of the server, host 2. It listens.
+pub fn server(link: SocketLink) -> Frames<SocketLink> {
+    let mut stack = Stack::new(link, &config(2), Now::ZERO).expect("a good configuration");
+    stack.listen(PORT).expect("the first listener");
+    Frames::new(stack).expect("descriptors")
 }
 
 /// A stream as its user and the host's thread see it.
