@@ -5,18 +5,18 @@
 mod common;
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::dpdk::{Driver, Site};
+use common::turns::Turns;
 use hioload_core::pool::Pool;
 use hioload_dataplane::Frames;
 use hioload_dataplane::dpdk::Queue;
 use hioload_pipeline::suite::{Lab, Stream, tcp};
 
-/// Devices of a server, and whose turn it is to be connected to.
+/// Devices of a server.
 struct Sites {
     all: Vec<Site>,
-    turn: AtomicUsize,
+    turns: Turns,
 }
 
 impl Sites {
@@ -31,12 +31,11 @@ impl Sites {
     }
 
     fn of(all: Vec<Site>) -> Sites {
-        Sites { all, turn: AtomicUsize::new(0) }
+        Sites { all, turns: Turns::default() }
     }
 
     fn dial(&self) -> io::Result<Box<dyn Stream>> {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let (site, v6) = (turn % self.all.len(), turn / self.all.len() % 2 == 1);
+        let (site, v6) = self.turns.next(self.all.len());
         tcp::dial(self.all[site].server(v6))
     }
 

@@ -5,22 +5,24 @@
 
 #[path = "common/pair.rs"]
 mod pair;
+#[path = "common/turns.rs"]
+mod turns;
 
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hioload_core::pool::Pool;
 use hioload_dataplane::Frames;
 use hioload_pipeline::suite::{Lab, Stream};
 use pair::{Host, SocketLink};
+use turns::Turns;
 
 struct OnPair;
 
 struct Site {
     servers: Vec<Mutex<Option<SocketLink>>>,
     hosts: Vec<Host>,
-    turn: AtomicUsize,
+    turns: Turns,
 }
 
 impl Lab for OnPair {
@@ -35,7 +37,7 @@ impl Lab for OnPair {
                 (Host::start(client), Mutex::new(server))
             })
             .unzip();
-        Site { servers, hosts, turn: AtomicUsize::new(0) }
+        Site { servers, hosts, turns: Turns::default() }
     }
 
     fn backend(site: &Site, worker: usize, _: &Pool) -> Frames<SocketLink> {
@@ -44,8 +46,7 @@ impl Lab for OnPair {
     }
 
     fn connect(site: &Site) -> io::Result<Box<dyn Stream>> {
-        let turn = site.turn.fetch_add(1, Ordering::Relaxed);
-        let (worker, v6) = (turn % site.hosts.len(), turn / site.hosts.len() % 2 == 1);
+        let (worker, v6) = site.turns.next(site.hosts.len());
         site.hosts[worker].connect(v6)
     }
 }

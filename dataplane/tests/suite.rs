@@ -5,9 +5,9 @@
 mod common;
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::Net;
+use common::turns::Turns;
 use hioload_core::pool::Pool;
 use hioload_dataplane::{Frames, Tap};
 use hioload_pipeline::suite::{Lab, Stream, tcp};
@@ -16,7 +16,7 @@ struct OnTap;
 
 struct Site {
     nets: Vec<Net>,
-    turn: AtomicUsize,
+    turns: Turns,
 }
 
 impl Lab for OnTap {
@@ -24,7 +24,7 @@ impl Lab for OnTap {
     type Site = Site;
 
     fn site(workers: usize) -> Site {
-        Site { nets: (0..workers).map(|_| Net::new()).collect(), turn: AtomicUsize::new(0) }
+        Site { nets: (0..workers).map(|_| Net::new()).collect(), turns: Turns::default() }
     }
 
     fn backend(site: &Site, worker: usize, _: &Pool) -> Frames<Tap> {
@@ -33,8 +33,7 @@ impl Lab for OnTap {
     }
 
     fn connect(site: &Site) -> io::Result<Box<dyn Stream>> {
-        let turn = site.turn.fetch_add(1, Ordering::Relaxed);
-        let (worker, v6) = (turn % site.nets.len(), turn / site.nets.len() % 2 == 1);
+        let (worker, v6) = site.turns.next(site.nets.len());
         tcp::dial(site.nets[worker].server(v6))
     }
 }

@@ -5,6 +5,7 @@
 pub mod attacker;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+pub mod turns;
 pub mod wire;
 
 use std::net::{IpAddr, SocketAddr};
