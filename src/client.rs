@@ -11,8 +11,8 @@ use std::time::Duration;
 use hioload_pipeline::{Batch, Closed, Context, Handler, Opening, SessionId, Settings, Verdict};
 use hioload_ws_proto::handshake::{ClientRequest, Response, WsUrl};
 
-use crate::server::launch::{self, Launch, Listening, Pinning};
-use crate::server::{BackendChoice, Error, Network, Running, WorkerContext, host, network};
+use crate::server::launch::{Launch, Pinning};
+use crate::server::{BackendChoice, Error, Network, Running, WorkerContext};
 
 /// Handshakes that a worker has under way at a time.
 const OPENING_MAX: usize = 64;
@@ -29,15 +29,9 @@ impl Client {
         ClientBuilder {
             url: String::new(),
             connections: 1,
-            workers: 1,
             subprotocols: Vec::new(),
             headers: Vec::new(),
-            backend: BackendChoice::Auto,
-            network: None,
-            settings: Settings::default(),
-            memory_budget: None,
-            handle_signals: false,
-            pin: true,
+            launch: Launch::new(1, Pinning::Last),
         }
     }
 }
@@ -59,15 +53,9 @@ impl Client {
 pub struct ClientBuilder {
     url: String,
     connections: usize,
-    workers: usize,
     subprotocols: Vec<String>,
     headers: Vec<(String, String)>,
-    backend: BackendChoice,
-    network: Option<Network>,
-    settings: Settings,
-    memory_budget: Option<u64>,
-    handle_signals: bool,
-    pin: bool,
+    launch: Launch,
 }
 
 /// Where a client connects, and what it asks for there: what [`Context::connect`] takes.
@@ -94,7 +82,7 @@ impl ClientBuilder {
 
     /// Worker threads; 0: one for each core that this process may use.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+        self.launch.workers = workers;
         self
     }
 
@@ -112,13 +100,13 @@ impl ClientBuilder {
 
     /// All limits, deadlines and policies of the workers at once.
     pub fn settings(mut self, settings: Settings) -> Self {
-        self.settings = settings;
+        self.launch.settings = settings;
         self
     }
 
     /// Which backend moves the bytes.
     pub fn backend(mut self, backend: BackendChoice) -> Self {
-        self.backend = backend;
+        self.launch.backend = backend;
         self
     }
 
@@ -128,28 +116,28 @@ impl ClientBuilder {
     /// host itself can't be reached from its own interface (but from a TAP device or the other end
     /// of a veth pair).
     pub fn network(mut self, network: Network) -> Self {
-        self.network = Some(network);
+        self.launch.network = Some(network);
         self
     }
 
     /// The most memory for buffers, in bytes, at least 2 MiB; a quarter of the machine's unless
     /// set.
     pub fn memory_budget(mut self, bytes: u64) -> Self {
-        self.memory_budget = Some(bytes);
+        self.launch.memory_budget = Some(bytes);
         self
     }
 
     /// Takes SIGINT and SIGTERM as [`Builder::handle_signals`](crate::Builder::handle_signals)
     /// does. Off unless set.
     pub fn handle_signals(mut self, handle: bool) -> Self {
-        self.handle_signals = handle;
+        self.launch.handle_signals = handle;
         self
     }
 
     /// Whether each worker is pinned to a core of its own, the last core first, so that a server
     /// on the same machine keeps the first ones. On unless set.
     pub fn pin(mut self, pin: bool) -> Self {
-        self.pin = pin;
+        self.launch.pinning = if pin { Pinning::Last } else { Pinning::No };
         self
     }
 
@@ -159,11 +147,7 @@ impl ClientBuilder {
     /// [`Error::Url`], [`Error::Tls`], [`Error::Request`], [`Error::Setting`], [`Error::Backend`].
     pub fn check(&self) -> Result<(), Error> {
         self.request()?;
-        let chosen = self.backend.choose(self.network.as_ref())?;
-        if let Some(network) = &self.network {
-            network::plan(network, chosen.name, None, self.workers)?;
-        }
-        launch::check(&self.settings, self.workers)
+        self.launch.check(None)
     }
 
     fn parsed(&self) -> Result<WsUrl, Error> {
@@ -199,7 +183,7 @@ impl ClientBuilder {
         let none = || std::io::Error::new(std::io::ErrorKind::NotFound, "it has none");
         let unresolved = |source| Error::Resolve { host: host.into(), source };
         let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(unresolved)?.collect();
-        if let Some(network) = &self.network {
+        if let Some(network) = &self.launch.network {
             let first = found.into_iter().find(|found| network.speaks(found.ip()));
             let address = first.ok_or_else(|| {
                 let problem = format!(
@@ -288,29 +272,9 @@ impl ClientBuilder {
         self.check()?;
         let target = Arc::new(self.target()?);
         let make = Arc::new(make);
-        let descriptors = host::raise_descriptors();
-        let mut warnings = Vec::new();
-        if self.network.is_none() {
-            host::compare_descriptors("connections", self.connections, descriptors, &mut warnings);
-        }
-        let chosen = self.backend.choose(self.network.as_ref())?;
-        let launch = Launch {
-            workers: if self.network.is_some() { 1 } else { self.workers },
-            chosen: chosen.clone(),
-            settings: self.settings,
-            max_connections: 0,
-            max_per_address: 0,
-            memory_budget: self.memory_budget,
-            handle_signals: self.handle_signals,
-            pinning: if self.pin { Pinning::Last } else { Pinning::No },
-            descriptors,
-        };
-        let asked = self.workers;
-        let listen = |workers, _: &mut Vec<String>| match &self.network {
-            Some(network) => network::take(network, chosen.name, None, asked),
-            None => Ok(Listening::nowhere(workers)),
-        };
-        launch.start(warnings, listen, &mut || {
+        // On a network of their own, connections take no descriptors.
+        let wanted = if self.launch.network.is_some() { 0 } else { self.connections };
+        self.launch.start(None, ("connections", wanted), &mut || {
             let (make, target) = (Arc::clone(&make), Arc::clone(&target));
             Box::new(move |worker: &WorkerContext| make(worker, &target))
         })

@@ -9,15 +9,15 @@ use hioload_core::clock::MonotonicClock;
 use hioload_pipeline::admission::Admission;
 use hioload_pipeline::{Handler, MAX_BATCH, Settings, inbox};
 
-use super::backend::Chosen;
+use super::backend::{BackendChoice, Chosen};
 use super::error::Error;
-use super::host;
 use super::monitor::Monitor;
+use super::network::{self, Network};
 use super::pools::Pools;
 use super::report::Report;
 use super::running::Running;
-use super::signals;
 use super::worker::{Make, Plan, Seat, Team, Transport};
+use super::{host, listen, signals};
 use crate::topology::{End, Placement, Topology};
 
 /// Workers a group may have.
@@ -36,11 +36,14 @@ pub(crate) enum Pinning {
     No,
 }
 
-/// What a group of workers is to be.
+/// What a group of workers is to be: what the builders of a server and of a client have in common.
+#[derive(Clone, Debug)]
 pub(crate) struct Launch {
     /// 0: one for each core.
     pub(crate) workers: usize,
-    pub(crate) chosen: Chosen,
+    pub(crate) backend: BackendChoice,
+    /// `None`: the kernel's.
+    pub(crate) network: Option<Network>,
     pub(crate) settings: Settings,
     /// 0: no limit.
     pub(crate) max_connections: usize,
@@ -50,8 +53,6 @@ pub(crate) struct Launch {
     pub(crate) memory_budget: Option<u64>,
     pub(crate) handle_signals: bool,
     pub(crate) pinning: Pinning,
-    /// What the process may have, for the report.
-    pub(crate) descriptors: Option<u64>,
 }
 
 /// Where a group listens.
@@ -90,6 +91,34 @@ impl Listening {
 }
 
 impl Launch {
+    /// So many workers, the rest as by default.
+    pub(crate) fn new(workers: usize, pinning: Pinning) -> Self {
+        Launch {
+            workers,
+            backend: BackendChoice::Auto,
+            network: None,
+            settings: Settings::default(),
+            max_connections: 0,
+            max_per_address: 0,
+            memory_budget: None,
+            handle_signals: false,
+            pinning,
+        }
+    }
+
+    /// Checks what can be checked without opening anything. A client listens to nothing: `None`.
+    pub(crate) fn check(&self, listen: Option<&[String]>) -> Result<(), Error> {
+        let chosen = self.choose()?;
+        if let Some(network) = &self.network {
+            network::plan(network, chosen.name, listen, self.workers)?;
+        }
+        check_settings(&self.settings, self.workers)
+    }
+
+    fn choose(&self) -> Result<Chosen, Error> {
+        self.backend.choose(self.network.as_ref())
+    }
+
     /// Where the workers go: near the NIC that they are for, where they are for one.
     fn place(&self, topology: &Topology, usable: usize, transports: &[Transport]) -> Placement {
         let workers = transports.len();
@@ -108,15 +137,25 @@ impl Launch {
         topology.place(workers, usable, near, end)
     }
 
-    /// Starts the workers. `listen` opens the sockets of so many of them.
+    /// Starts the workers. `listen` is as for [`Launch::check`]; `wanted` names the setting that
+    /// asks for descriptors, and so many.
     pub(crate) fn start<H: Handler + 'static>(
         self,
-        mut warnings: Vec<String>,
-        listen: impl FnOnce(usize, &mut Vec<String>) -> Result<Listening, Error>,
+        listen: Option<&[String]>,
+        wanted: (&str, usize),
         maker: &mut impl FnMut() -> Make<H>,
     ) -> Result<Running, Error> {
+        let mut warnings = Vec::new();
+        let descriptors = host::raise_descriptors();
+        host::compare_descriptors(wanted.0, wanted.1, descriptors, &mut warnings);
         let (topology, usable) = (Topology::read(), host::usable_cpus());
-        let listening = listen(resolved_workers(self.workers, usable), &mut warnings)?;
+        let chosen = self.choose()?;
+        let workers = resolved_workers(self.workers, usable);
+        let listening = match (&self.network, listen) {
+            (Some(network), _) => network::take(network, chosen.name, listen, self.workers)?,
+            (None, Some(given)) => listen::bind(given, workers, &mut warnings)?,
+            (None, None) => Listening::nowhere(workers),
+        };
         let Listening { addresses, network, transports, .. } = listening;
         let workers = transports.len();
         warnings.extend(listening.warnings);
@@ -163,8 +202,8 @@ impl Launch {
         };
         let report = Report {
             addresses,
-            backend: self.chosen.name,
-            backend_why: self.chosen.why,
+            backend: chosen.name,
+            backend_why: chosen.why,
             network,
             pinned,
             unpinned_why: placement.places.err(),
@@ -177,7 +216,7 @@ impl Launch {
             settings: self.settings,
             max_connections: self.max_connections,
             max_per_address: self.max_per_address,
-            descriptors: self.descriptors,
+            descriptors,
             warnings,
         };
         Ok(Running::new(team, remote, monitor, report, signals))
@@ -189,8 +228,7 @@ pub(crate) fn resolved_workers(asked: usize, usable: usize) -> usize {
     if asked == 0 { usable.min(MAX_WORKERS) } else { asked }
 }
 
-/// Checks what can be checked of settings and a number of workers without opening anything.
-pub(crate) fn check(settings: &Settings, workers: usize) -> Result<(), Error> {
+fn check_settings(settings: &Settings, workers: usize) -> Result<(), Error> {
     let Settings { batch, ring, limits, ping_after, dead_after, .. } = settings;
     let setting = |name, problem: String| Err(Error::Setting { name, problem });
     if !(1..=MAX_BATCH).contains(batch) {

@@ -8,9 +8,13 @@ use hioload_sockets::epoll::Listeners;
 
 use super::error::Error;
 use super::host;
+use super::launch::Listening;
+use super::worker::Transport;
 
 /// The port of the defaults.
 pub(crate) const PORT: u16 = 9001;
+/// Connections that may wait to be accepted, for each listening socket.
+const BACKLOG: u32 = 4_096;
 
 /// The addresses as given; empty where none are.
 pub(crate) fn parse(given: &[String]) -> Result<Vec<SocketAddr>, Error> {
@@ -20,14 +24,13 @@ pub(crate) fn parse(given: &[String]) -> Result<Vec<SocketAddr>, Error> {
         .collect()
 }
 
-/// Binds what was given, or the defaults. That the host has no IPv6 is an error only where an
-/// IPv6 address was asked for.
+/// Binds what was given, or the defaults, for each worker. That the host has no IPv6 is an error
+/// only where an IPv6 address was asked for.
 pub(crate) fn bind(
     given: &[String],
     workers: usize,
-    backlog: u32,
     warnings: &mut Vec<String>,
-) -> Result<Listeners, Error> {
+) -> Result<Listening, Error> {
     let mut addresses = parse(given)?;
     if addresses.is_empty() {
         addresses.push((Ipv4Addr::UNSPECIFIED, PORT).into());
@@ -37,5 +40,8 @@ pub(crate) fn bind(
             warnings.push(format!("this host has no IPv6: not listening on [::]:{PORT}"));
         }
     }
-    Listeners::bind(&addresses, workers, backlog).map_err(Error::Listen)
+    let listeners = Listeners::bind(&addresses, workers, BACKLOG).map_err(Error::Listen)?;
+    let addresses = listeners.local_addrs().to_vec();
+    let transports = listeners.into_workers().into_iter().map(Transport::Sockets).collect();
+    Ok(Listening { transports, ..Listening::at(addresses) })
 }

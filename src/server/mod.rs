@@ -38,11 +38,7 @@ pub use report::Report;
 pub use running::Running;
 pub use worker::WorkerContext;
 
-use launch::{Launch, Listening, Pinning};
-use worker::Transport;
-
-/// Connections that may wait to be accepted, for each listening socket.
-const BACKLOG: u32 = 4_096;
+use launch::{Launch, Pinning};
 
 /// A WebSocket server; see [`Server::builder`].
 #[derive(Debug)]
@@ -51,17 +47,7 @@ pub struct Server;
 impl Server {
     /// A server with the defaults: port 9001 on all addresses, a worker a core.
     pub fn builder() -> Builder {
-        Builder {
-            listen: Vec::new(),
-            workers: 0,
-            backend: BackendChoice::Auto,
-            network: None,
-            settings: Settings::default(),
-            max_connections: 0,
-            max_per_address: 0,
-            memory_budget: None,
-            handle_signals: false,
-        }
+        Builder { listen: Vec::new(), launch: Launch::new(0, Pinning::First) }
     }
 }
 
@@ -71,14 +57,7 @@ impl Server {
 #[must_use = "a server starts with `serve` or `start`"]
 pub struct Builder {
     listen: Vec<String>,
-    workers: usize,
-    backend: BackendChoice,
-    network: Option<Network>,
-    settings: Settings,
-    max_connections: usize,
-    max_per_address: usize,
-    memory_budget: Option<u64>,
-    handle_signals: bool,
+    launch: Launch,
 }
 
 impl Builder {
@@ -92,13 +71,13 @@ impl Builder {
 
     /// Worker threads; 0: one for each core that this process may use.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+        self.launch.workers = workers;
         self
     }
 
     /// Which backend moves the bytes.
     pub fn backend(mut self, backend: BackendChoice) -> Self {
-        self.backend = backend;
+        self.launch.backend = backend;
         self
     }
 
@@ -106,82 +85,82 @@ impl Builder {
     /// `af-packet`, and `auto` chooses between these. With one worker, the only one there can be
     /// on such a link. It listens on all addresses of the network.
     pub fn network(mut self, network: Network) -> Self {
-        self.network = Some(network);
+        self.launch.network = Some(network);
         self
     }
 
     /// All limits, deadlines and policies of the workers at once.
     pub fn settings(mut self, settings: Settings) -> Self {
-        self.settings = settings;
+        self.launch.settings = settings;
         self
     }
 
     /// The most messages that a batch hands to the handler, 1 to [`MAX_BATCH`].
     pub fn batch(mut self, messages: usize) -> Self {
-        self.settings.batch = messages;
+        self.launch.settings.batch = messages;
         self
     }
 
     /// Slots of each worker's ring for what comes from other threads.
     pub fn ring(mut self, slots: usize) -> Self {
-        self.settings.ring = slots;
+        self.launch.settings.ring = slots;
         self
     }
 
     /// Connections that all workers together take; 0: as many as memory allows. Beyond, 503; on a
     /// [`Builder::network`], the SYN isn't answered.
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections;
+        self.launch.max_connections = connections;
         self
     }
 
     /// Connections from one IP address; 0: no such limit. Beyond, as for
     /// [`Builder::max_connections`].
     pub fn max_per_address(mut self, connections: usize) -> Self {
-        self.max_per_address = connections;
+        self.launch.max_per_address = connections;
         self
     }
 
     /// The largest frame and message that a peer may send, in payload bytes; close 1009 beyond.
     pub fn limits(mut self, limits: Limits) -> Self {
-        self.settings.limits = limits;
+        self.launch.settings.limits = limits;
         self
     }
 
     /// Unsent bytes of a session before [`Builder::overflow`] applies.
     pub fn max_unsent_bytes(mut self, bytes: usize) -> Self {
-        self.settings.max_unsent_bytes = bytes;
+        self.launch.settings.max_unsent_bytes = bytes;
         self
     }
 
     /// What happens to a message for a session whose unsent output is at its limit.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.settings.overflow = overflow;
+        self.launch.settings.overflow = overflow;
         self
     }
 
     /// Time for the opening handshake.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.handshake_timeout = timeout;
+        self.launch.settings.handshake_timeout = timeout;
         self
     }
 
     /// Idle time before a ping is sent; zero: never.
     pub fn ping_after(mut self, idle: Duration) -> Self {
-        self.settings.ping_after = idle;
+        self.launch.settings.ping_after = idle;
         self
     }
 
     /// Idle time before a session is closed with 1001; zero: never.
     pub fn dead_after(mut self, idle: Duration) -> Self {
-        self.settings.dead_after = idle;
+        self.launch.settings.dead_after = idle;
         self
     }
 
     /// How long a drain spreads its 1001s, and when it stops waiting and drops what is left.
     pub fn drain(mut self, spread: Duration, limit: Duration) -> Self {
-        self.settings.drain_spread = spread;
-        self.settings.drain_limit = limit;
+        self.launch.settings.drain_spread = spread;
+        self.launch.settings.drain_limit = limit;
         self
     }
 
@@ -189,20 +168,20 @@ impl Builder {
     /// set. On a [`Builder::network`], TCP's sockets and rings may have as much again, and so may
     /// what idle connections keep.
     pub fn memory_budget(mut self, bytes: u64) -> Self {
-        self.memory_budget = Some(bytes);
+        self.launch.memory_budget = Some(bytes);
         self
     }
 
     /// How long a worker polls without blocking before it sleeps; zero: it sleeps at once.
     pub fn spin(mut self, spin: Duration) -> Self {
-        self.settings.spin = spin;
+        self.launch.settings.spin = spin;
         self
     }
 
     /// Takes SIGINT and SIGTERM for this server: the first one drains it, the second one stops it,
     /// the third one ends the process. Off unless set: a program's signals are its own.
     pub fn handle_signals(mut self, handle: bool) -> Self {
-        self.handle_signals = handle;
+        self.launch.handle_signals = handle;
         self
     }
 
@@ -212,11 +191,7 @@ impl Builder {
     /// [`Error::Address`], [`Error::Setting`], [`Error::Backend`].
     pub fn check(&self) -> Result<(), Error> {
         listen::parse(&self.listen)?;
-        let chosen = self.backend.choose(self.network.as_ref())?;
-        if let Some(network) = &self.network {
-            network::plan(network, chosen.name, Some(&self.listen), self.workers)?;
-        }
-        launch::check(&self.settings, self.workers)
+        self.launch.check(Some(&self.listen))
     }
 
     /// Serves with a clone of `handler` on each worker, until the server was drained or stopped.
@@ -272,36 +247,7 @@ impl Builder {
         mut maker: impl FnMut() -> worker::Make<H>,
     ) -> Result<Running, Error> {
         self.check()?;
-        let mut warnings = Vec::new();
-        let descriptors = host::raise_descriptors();
-        host::compare_descriptors(
-            "max-connections",
-            self.max_connections,
-            descriptors,
-            &mut warnings,
-        );
-        let chosen = self.backend.choose(self.network.as_ref())?;
-        let launch = Launch {
-            workers: if self.network.is_some() { 1 } else { self.workers },
-            chosen: chosen.clone(),
-            settings: self.settings,
-            max_connections: self.max_connections,
-            max_per_address: self.max_per_address,
-            memory_budget: self.memory_budget,
-            handle_signals: self.handle_signals,
-            pinning: Pinning::First,
-            descriptors,
-        };
-        let (given, asked) = (self.listen, self.workers);
-        let listen = |workers, warnings: &mut Vec<String>| {
-            if let Some(network) = &self.network {
-                return network::take(network, chosen.name, Some(&given), asked);
-            }
-            let listeners = listen::bind(&given, workers, BACKLOG, warnings)?;
-            let addresses = listeners.local_addrs().to_vec();
-            let transports = listeners.into_workers().into_iter().map(Transport::Sockets).collect();
-            Ok(Listening { transports, ..Listening::at(addresses) })
-        };
-        launch.start(warnings, listen, &mut maker)
+        let wanted = ("max-connections", self.launch.max_connections);
+        self.launch.start(Some(&self.listen), wanted, &mut maker)
     }
 }

@@ -14,17 +14,17 @@ impl Builder {
         self.check()?;
         let usable = host::usable_cpus();
         let near = self.nic().and_then(|nic| topology.node_of_nic(nic));
-        let dpdk = self.network.as_ref().and_then(|network| network.dpdk.as_ref());
+        let dpdk = self.launch.network.as_ref().and_then(|network| network.dpdk.as_ref());
         if let Some(mut cores) = dpdk.and_then(Dpdk::listed_cores) {
-            if self.workers > 0 {
-                cores.truncate(self.workers);
+            if self.launch.workers > 0 {
+                cores.truncate(self.launch.workers);
             }
             return Ok(Placement::fixed(topology, &cores, near));
         }
-        let workers = match (&self.network, dpdk) {
+        let workers = match (&self.launch.network, dpdk) {
             (Some(_), None) => 1,
-            (Some(_), Some(_)) => self.workers.max(1),
-            (None, _) => launch::resolved_workers(self.workers, usable),
+            (Some(_), Some(_)) => self.launch.workers.max(1),
+            (None, _) => launch::resolved_workers(self.launch.workers, usable),
         };
         Ok(topology.place(workers, usable, near, End::First))
     }
@@ -33,6 +33,6 @@ impl Builder {
     /// known before DPDK looked for it.
     #[must_use]
     pub fn nic(&self) -> Option<&str> {
-        self.network.as_ref()?.device()
+        self.launch.network.as_ref()?.device()
     }
 }
