@@ -123,19 +123,19 @@ pub(super) fn packet_socket(index: i32) -> io::Result<OwnedFd> {
 /// Lets the interface receive frames for other station addresses as well, for as long as the
 /// socket lives.
 pub(super) fn be_promiscuous(fd: &OwnedFd, index: i32) -> io::Result<()> {
-    // SAFETY: all-zero bytes are a valid packet_mreq: it is made of integers.
-    let mut request: libc::packet_mreq = unsafe { mem::zeroed() };
-    request.mr_ifindex = index;
-    request.mr_type = libc::PACKET_MR_PROMISC as u16;
-    set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
+    join(fd, index, libc::PACKET_MR_PROMISC)
 }
 
 /// Lets frames for any group through: neighbour discovery uses them.
 pub(super) fn hear_all_groups(fd: &OwnedFd, index: i32) -> io::Result<()> {
+    join(fd, index, libc::PACKET_MR_ALLMULTI)
+}
+
+fn join(fd: &OwnedFd, index: i32, membership: libc::c_int) -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid packet_mreq: it is made of integers.
     let mut request: libc::packet_mreq = unsafe { mem::zeroed() };
     request.mr_ifindex = index;
-    request.mr_type = libc::PACKET_MR_ALLMULTI as u16;
+    request.mr_type = membership as u16;
     set(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
 }
 
