@@ -56,6 +56,15 @@ impl Rig {
         (rig, conn)
     }
 
+    /// With one connection, to which [`LARGE`] bytes were sent.
+    fn owing() -> (Rig, ConnId, Pool) {
+        let (mut rig, conn) = Rig::open();
+        let pool = pool();
+        let sent = rig.server.turn().1.send(conn, Out::Owned(buffer(&pool, &pattern(LARGE))));
+        assert!(sent.is_ok(), "the first is always taken");
+        (rig, conn, pool)
+    }
+
     fn turn(&mut self) {
         self.now = self.now.after(Duration::from_millis(1));
         self.client.poll(self.now);
@@ -138,11 +147,8 @@ fn output_larger_than_any_ring_leaves_in_pieces_and_fin_follows_the_last() {
 
 #[test]
 fn what_is_refused_while_something_is_owed_comes_back_and_writable_follows() {
-    let (mut rig, conn) = Rig::open();
-    let pool = pool();
+    let (mut rig, conn, pool) = Rig::owing();
     let (first, second) = (pattern(LARGE), pattern(1000));
-    let sent = rig.server.turn().1.send(conn, Out::Owned(buffer(&pool, &first)));
-    assert!(sent.is_ok());
     match rig.server.turn().1.send(conn, Out::Owned(buffer(&pool, &second))) {
         Err(Out::Owned(buf)) => assert_eq!(buf.data(), second),
         _ => panic!("it was taken"),
@@ -161,10 +167,7 @@ fn what_is_refused_while_something_is_owed_comes_back_and_writable_follows() {
 
 #[test]
 fn an_abort_forgets_what_is_owed() {
-    let (mut rig, conn) = Rig::open();
-    let pool = pool();
-    let sent = rig.server.turn().1.send(conn, Out::Owned(buffer(&pool, &pattern(LARGE))));
-    assert!(sent.is_ok());
+    let (mut rig, conn, pool) = Rig::owing();
     rig.turns(3);
     assert_eq!(pool.stats().lent, 1);
     rig.server.abort(conn);
@@ -178,10 +181,7 @@ fn an_abort_forgets_what_is_owed() {
 
 #[test]
 fn a_peer_that_resets_in_the_middle_of_it_frees_what_it_was_owed() {
-    let (mut rig, conn) = Rig::open();
-    let pool = pool();
-    let sent = rig.server.turn().1.send(conn, Out::Owned(buffer(&pool, &pattern(LARGE))));
-    assert!(sent.is_ok());
+    let (mut rig, conn, pool) = Rig::owing();
     rig.turns(3);
     rig.client.abort(rig.peer);
     rig.until(|rig| rig.said.contains(&Event::Closed(conn, Gone::Reset)));
@@ -193,10 +193,7 @@ fn a_peer_that_resets_in_the_middle_of_it_frees_what_it_was_owed() {
 
 #[test]
 fn what_arrives_while_fin_waits_is_thrown_away_unseen() {
-    let (mut rig, conn) = Rig::open();
-    let pool = pool();
-    let sent = rig.server.turn().1.send(conn, Out::Owned(buffer(&pool, &pattern(LARGE))));
-    assert!(sent.is_ok());
+    let (mut rig, conn, _pool) = Rig::owing();
     // More than two rings: were it left there, the peer's window would close.
     rig.server.close(conn);
     let mut chatter = 0;
