@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use common::process::{APPLIANCE, Process};
-use common::raw::{BINARY, Raw, TEXT};
+use common::raw::{BINARY, CLOSE, Raw, TEXT};
 use common::{echoes, eventually};
 use rustix::process::Signal;
 
@@ -163,7 +163,7 @@ fn a_signal_closes_all_sessions_with_1001_and_it_ends_with_0() {
         server.signal(signal);
         for client in &mut clients {
             let close = client.frame().expect("a Close");
-            assert_eq!((close.opcode, &close.payload[..2]), (8, &[0x03, 0xE9][..]));
+            assert_eq!((close.first, &close.payload[..2]), (CLOSE, &[0x03, 0xE9][..]));
             client.close(1001);
             client.end();
         }
@@ -186,7 +186,7 @@ fn a_second_signal_ends_it_at_once() {
     // A client that never answers the Close would be waited for.
     let mut client = Raw::open(address);
     server.signal(Signal::TERM);
-    assert_eq!(client.frame().expect("a Close").opcode, 8);
+    assert_eq!(client.frame().expect("a Close").first, CLOSE);
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0), "{}", server.said);
     assert!(server.said.contains("1 connections cut off"), "{}", server.said);
@@ -203,8 +203,8 @@ fn the_broadcast_app_reaches_all_but_the_sender_on_all_workers() {
     clients[3].send_frame(BINARY, &[0, 255, 1]);
     for (index, client) in clients.iter_mut().enumerate().filter(|(index, _)| *index != 3) {
         let (text, binary) = (client.frame().unwrap(), client.frame().unwrap());
-        assert_eq!((text.opcode, &text.payload[..]), (TEXT, "to all, ä".as_bytes()), "{index}");
-        assert_eq!((binary.opcode, &binary.payload[..]), (BINARY, &[0, 255, 1][..]), "{index}");
+        assert_eq!((text.first, &text.payload[..]), (TEXT, "to all, ä".as_bytes()), "{index}");
+        assert_eq!((binary.first, &binary.payload[..]), (BINARY, &[0, 255, 1][..]), "{index}");
     }
     // Were the sender reached, this would not be the first that it gets.
     clients[0].send_text("another");

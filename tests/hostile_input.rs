@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::raw::{BINARY, CLOSE, PONG, Raw, TEXT, frame, request};
+use common::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Raw, TEXT, frame, request};
 use common::{TestServer, builder, echoes, eventually};
 use hioload_ws::{Batch, Closed, Context, Handler, Opening, SessionId, Verdict};
 
@@ -52,8 +52,8 @@ fn bad_requests_are_refused_and_accepting_goes_on() {
 fn a_request_that_arrives_byte_by_byte_with_frames_behind_it_is_served() {
     let server = TestServer::echo();
     let mut bytes = request("/path?query", "");
-    bytes.extend(frame(false, TEXT, b"in "));
-    bytes.extend(frame(true, 0, b"parts"));
+    bytes.extend(frame(TEXT & !FIN, b"in "));
+    bytes.extend(frame(FIN | CONTINUATION, b"parts"));
     let mut client = Raw::connect(server.address());
     for byte in bytes {
         client.send(&[byte]);
@@ -64,7 +64,7 @@ fn a_request_that_arrives_byte_by_byte_with_frames_behind_it_is_served() {
 
     let mut client = Raw::connect(server.address());
     let mut bytes = request("/", "");
-    bytes.extend(frame(true, TEXT, b"all at once"));
+    bytes.extend(frame(TEXT, b"all at once"));
     client.send(&bytes);
     assert!(client.head().unwrap().starts_with("HTTP/1.1 101"));
     assert_eq!(client.text(), "all at once");
@@ -76,34 +76,30 @@ fn a_request_that_arrives_byte_by_byte_with_frames_behind_it_is_served() {
 fn violations_are_answered_with_their_close_code() {
     let server = TestServer::echo();
     let length = |bits: u64| {
-        let mut bytes = vec![0x80 | BINARY, 0x80 | 127];
+        let mut bytes = vec![BINARY, 0x80 | 127];
         bytes.extend_from_slice(&bits.to_be_bytes());
         bytes.extend_from_slice(&[1, 2, 3, 4]);
         bytes
     };
-    let mut two_texts = frame(false, TEXT, b"begun");
-    two_texts.extend(frame(true, TEXT, b"and begun again"));
+    let mut two_texts = frame(TEXT & !FIN, b"begun");
+    two_texts.extend(frame(TEXT, b"and begun again"));
     let cases: Vec<(&str, Vec<u8>, u16)> = vec![
         ("a length of 2^63", length(1 << 63), 1002),
         ("the largest 64-bit length", length(u64::MAX), 1002),
         ("a length of 2^62", length(1 << 62), 1009),
         ("a length of 4 GiB", length(1 << 32), 1009),
         ("a length longer than needed", length(5), 1002),
-        ("no mask", vec![0x80 | TEXT, 1, b'x'], 1002),
-        ("a reserved bit", vec![0xC0 | TEXT, 0x80, 0, 0, 0, 0], 1002),
-        ("a reserved opcode", frame(true, 3, b""), 1002),
-        ("a control frame in fragments", frame(false, 9, b""), 1002),
-        ("a long control frame", frame(true, 9, &[0; 126]), 1002),
-        ("a continuation of nothing", frame(true, 0, b"x"), 1002),
+        ("no mask", vec![TEXT, 1, b'x'], 1002),
+        ("a reserved bit", vec![0x40 | TEXT, 0x80, 0, 0, 0, 0], 1002),
+        ("a reserved opcode", frame(FIN | 3, b""), 1002),
+        ("a control frame in fragments", frame(PING & !FIN, b""), 1002),
+        ("a long control frame", frame(PING, &[0; 126]), 1002),
+        ("a continuation of nothing", frame(FIN | CONTINUATION, b"x"), 1002),
         ("a message inside a message", two_texts, 1002),
-        ("text that isn't UTF-8", frame(true, TEXT, b"\xC3\x28"), 1007),
-        ("a close code that never travels", frame(true, CLOSE, &[3, 238]), 1002),
-        ("half a close code", frame(true, CLOSE, &[3]), 1002),
-        (
-            "a frame above the limit",
-            frame(true, BINARY, &vec![0; (1 << 20) + 1])[..64].into(),
-            1009,
-        ),
+        ("text that isn't UTF-8", frame(TEXT, b"\xC3\x28"), 1007),
+        ("a close code that never travels", frame(CLOSE, &[3, 238]), 1002),
+        ("half a close code", frame(CLOSE, &[3]), 1002),
+        ("a frame above the limit", frame(BINARY, &vec![0; (1 << 20) + 1])[..64].into(), 1009),
     ];
     let errors = cases.len() as u64;
     let mapped = server.monitor().pool().mapped_bytes;
@@ -125,10 +121,10 @@ fn violations_are_answered_with_their_close_code() {
 fn a_reset_at_every_byte_of_a_handshake_and_a_message_leaks_nothing() {
     let server = TestServer::echo();
     let mut script = request("/", "");
-    script.extend(frame(false, TEXT, b"a first part"));
-    script.extend(frame(true, 9, b"ping"));
-    script.extend(frame(true, 0, b"a second"));
-    script.extend(frame(true, CLOSE, &1000_u16.to_be_bytes()));
+    script.extend(frame(TEXT & !FIN, b"a first part"));
+    script.extend(frame(PING, b"ping"));
+    script.extend(frame(FIN | CONTINUATION, b"a second"));
+    script.extend(frame(CLOSE, &1000_u16.to_be_bytes()));
     let received = || server.monitor().sockets().recv_bytes_total;
     for sent in 0..=script.len() {
         let before = received();
@@ -228,8 +224,8 @@ fn a_panic_of_the_handler_ends_only_the_session_that_it_was_about() {
     eventually("both panics are counted", || panics() == 7);
 
     for other in &mut others {
-        other.send_frame(9, b"still here");
-        assert_eq!(other.frame().unwrap().opcode, PONG);
+        other.send_frame(PING, b"still here");
+        assert_eq!(other.frame().unwrap().first, PONG);
     }
     drop((others, refused, last_words));
     server.serves_and_leaks_nothing();

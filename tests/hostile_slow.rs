@@ -27,7 +27,7 @@ fn silent_and_byte_a_second_clients_delay_nobody() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let request = request("/", "");
-            let frame = frame(true, TEXT, b"a message that takes its time");
+            let frame = frame(TEXT, b"a message that takes its time");
             for (of_request, of_frame) in request.iter().zip(frame.iter().cycle()) {
                 if done.load(Ordering::Relaxed) {
                     return;
@@ -76,7 +76,7 @@ fn an_idle_session_is_pinged_and_then_closed() {
     };
     let server = TestServer::start(builder().settings(settings), echo());
     let mut client = Raw::open(server.address());
-    assert_eq!(client.frame().unwrap().opcode, PING);
+    assert_eq!(client.frame().unwrap().first, PING);
     // Without an answer to the ping:
     assert_eq!(client.close_code(), Some(1001));
     assert_eq!(server.monitor().total().idle_closed_total, 1);
@@ -172,7 +172,7 @@ fn readers_that_never_read_are_bounded_where_the_oldest_is_dropped() {
     let reader = &mut readers[0];
     loop {
         let frame = reader.frame().unwrap();
-        assert!(frame.fin && frame.opcode == BINARY);
+        assert!(frame.first == BINARY);
         if frame.payload == last {
             break;
         }
@@ -207,7 +207,7 @@ fn a_client_that_sends_and_never_reads_is_read_no_further() {
     let server = TestServer::start(bounded, echo());
     let mut client = Raw::open(server.address());
     client.stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-    let message = frame(true, BINARY, &[1; 32 * KIB]);
+    let message = frame(BINARY, &[1; 32 * KIB]);
     // Replies may exceed the limit by a message and a turn's input, 256 KiB.
     let most = (MAX_UNSENT + 64 * KIB + 256 * KIB + 2 * 32 * KIB) as u64;
     let mut stuck = false;

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::raw::{Raw, request};
+use common::raw::{CLOSE, Raw, TEXT, frame, request};
 use common::{builder, echo, echoes, eventually};
 use hioload_ws::{
     Batch, CloseCode, Closed, ClosedBy, Context, Error, Handler, Kind, Opening, RemoteError,
@@ -175,7 +175,7 @@ fn a_remote_sends_and_closes_from_any_thread() {
     assert_eq!(told, expected, "each got its own");
     for client in &mut clients {
         let close = client.frame().unwrap();
-        assert_eq!((close.opcode, &close.payload[..]), (8, &b"\x03\xF0enough"[..]));
+        assert_eq!((close.first, &close.payload[..]), (CLOSE, &b"\x03\xF0enough"[..]));
         client.close(1008);
         client.end();
     }
@@ -189,7 +189,7 @@ fn a_deferred_handshake_waits_for_its_verdict_and_loses_nothing() {
     let running = builder().start(journal.clone()).unwrap();
     let mut client = Raw::connect(running.addresses()[0]);
     let mut bytes = request("/defer", "");
-    bytes.extend(common::raw::frame(true, common::raw::TEXT, b"sent ahead"));
+    bytes.extend(frame(TEXT, b"sent ahead"));
     client.send(&bytes);
     eventually("it is deferred", || journal.deferred.lock().unwrap().len() == 1);
     assert!(journal.ready.lock().unwrap().is_empty());
@@ -222,7 +222,7 @@ fn after_the_end_a_remote_says_that_nobody_is_there() {
     let session = journal.ready.lock().unwrap()[0];
     let remote = running.remote().clone();
     remote.drain();
-    assert_eq!(client.frame().unwrap().opcode, 8);
+    assert_eq!(client.frame().unwrap().first, CLOSE);
     client.close(1001);
     client.end();
     drop(client);

@@ -6,48 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::PATIENCE;
 
-pub const TEXT: u8 = 1;
-pub const BINARY: u8 = 2;
-pub const CLOSE: u8 = 8;
-pub const PING: u8 = 9;
-pub const PONG: u8 = 10;
-
-/// A correct opening handshake for `path`, with more header lines (each ending in CRLF).
-pub fn request(path: &str, more: &str) -> Vec<u8> {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
-    )
-    .into_bytes()
-}
-
-/// A masked frame as a client sends it.
-pub fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let mut bytes = vec![u8::from(fin) << 7 | opcode];
-    match payload.len() {
-        len @ 0..=125 => bytes.push(0x80 | len as u8),
-        len @ 126..=0xFFFF => {
-            bytes.push(0x80 | 126);
-            bytes.extend_from_slice(&(len as u16).to_be_bytes());
-        }
-        len => {
-            bytes.push(0x80 | 127);
-            bytes.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
-    bytes.extend_from_slice(&MASK);
-    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    bytes
-}
-
-/// A frame of the server.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Frame {
-    pub fin: bool,
-    pub opcode: u8,
-    pub payload: Vec<u8>,
-}
+/// Frames, requests and responses.
+pub use hioload_pipeline::suite::wire::*;
 
 pub struct Raw {
     pub stream: TcpStream,
@@ -81,7 +41,7 @@ impl Raw {
         raw.send(&request(path, ""));
         let head = raw.head().expect("a response");
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+        assert!(head.contains(ACCEPT), "{head}");
         raw
     }
 
@@ -89,8 +49,9 @@ impl Raw {
         self.stream.write_all(bytes).expect("sent");
     }
 
-    pub fn send_frame(&mut self, opcode: u8, payload: &[u8]) {
-        self.send(&frame(true, opcode, payload));
+    /// Sends a frame; `first` is its first byte.
+    pub fn send_frame(&mut self, first: u8, payload: &[u8]) {
+        self.send(&frame(first, payload));
     }
 
     pub fn send_text(&mut self, text: &str) {
@@ -99,67 +60,54 @@ impl Raw {
 
     /// Begins or answers the closing handshake.
     pub fn close(&mut self, code: u16) {
-        self.send_frame(CLOSE, &code.to_be_bytes());
+        self.send(&close(code, ""));
     }
 
-    fn fill(&mut self, least: usize) -> io::Result<()> {
+    /// Receives more.
+    fn fill(&mut self) -> io::Result<()> {
         let mut bytes = [0; 16 * 1024];
-        while self.ahead.len() < least {
-            match self.stream.read(&mut bytes)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                n => self.ahead.extend_from_slice(&bytes[..n]),
+        match self.stream.read(&mut bytes)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                self.ahead.extend_from_slice(&bytes[..n]);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// The head of an HTTP response.
     pub fn head(&mut self) -> io::Result<String> {
         loop {
-            if let Some(end) = self.ahead.windows(4).position(|four| four == b"\r\n\r\n") {
-                let head: Vec<u8> = self.ahead.drain(..end + 4).collect();
+            if let Some(len) = head_len(&self.ahead) {
+                let head: Vec<u8> = self.ahead.drain(..len).collect();
                 return Ok(String::from_utf8_lossy(&head).into_owned());
             }
-            self.fill(self.ahead.len() + 1)?;
+            self.fill()?;
         }
     }
 
     /// The status of an HTTP response that ends the connection.
     pub fn refusal(&mut self) -> u16 {
         let head = self.head().expect("a response");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         self.end();
-        status.unwrap_or_else(|| panic!("no status in {head:?}"))
+        status(head.as_bytes()).unwrap_or_else(|| panic!("no status in {head:?}"))
     }
 
     /// The next frame.
     pub fn frame(&mut self) -> io::Result<Frame> {
-        self.fill(2)?;
-        let (first, second) = (self.ahead[0], self.ahead[1]);
-        assert_eq!(second & 0x80, 0, "a server's frame is never masked");
-        let (head, len) = match second {
-            126 => {
-                self.fill(4)?;
-                (4, u64::from(u16::from_be_bytes([self.ahead[2], self.ahead[3]])))
+        loop {
+            if let Some((frame, len)) = parse(&self.ahead) {
+                self.ahead.drain(..len);
+                return Ok(frame);
             }
-            127 => {
-                self.fill(10)?;
-                let mut len = [0; 8];
-                len.copy_from_slice(&self.ahead[2..10]);
-                (10, u64::from_be_bytes(len))
-            }
-            len => (2, u64::from(len)),
-        };
-        let whole = head + usize::try_from(len).expect("a length that fits");
-        self.fill(whole)?;
-        let payload = self.ahead.drain(..whole).skip(head).collect();
-        Ok(Frame { fin: first & 0x80 != 0, opcode: first & 0x0F, payload })
+            self.fill()?;
+        }
     }
 
     /// The next frame, which must be a whole text.
     pub fn text(&mut self) -> String {
         let frame = self.frame().expect("a frame");
-        assert_eq!((frame.fin, frame.opcode), (true, TEXT), "{frame:?}");
+        assert_eq!(frame.first, TEXT, "{frame:?}");
         String::from_utf8(frame.payload).expect("UTF-8")
     }
 
@@ -167,12 +115,9 @@ impl Raw {
     pub fn close_code(&mut self) -> Option<u16> {
         loop {
             let frame = self.frame().ok()?;
-            if frame.opcode == CLOSE {
+            if frame.first == CLOSE {
                 self.end();
-                return match frame.payload[..] {
-                    [high, low, ..] => Some(u16::from_be_bytes([high, low])),
-                    _ => Some(1005),
-                };
+                return Some(frame.close().map_or(1005, |(code, _)| code));
             }
         }
     }
