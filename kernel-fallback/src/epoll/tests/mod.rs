@@ -16,7 +16,7 @@ use hioload_core::wait::Wait;
 use hioload_pipeline::backend::{Backend, ConnId, Event, Events, Gone, Out, RxHalf, TxHalf};
 
 use super::{Epoll, EpollConfig, EpollRx, EpollTx, Listeners, sys};
-use crate::counters::SocketSnapshot;
+use crate::counters::{SocketCounters, SocketSnapshot};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -102,9 +102,7 @@ impl Rig {
 
     /// A client and the id of its connection.
     fn client(&mut self) -> (TcpStream, ConnId) {
-        let client = TcpStream::connect_timeout(&self.addr, PATIENCE).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.set_write_timeout(Some(PATIENCE)).unwrap();
+        let client = connect(self.addr);
         let id = self.until(|event| match *event {
             Event::Opened(id) => Some(id),
             _ => None,
@@ -133,6 +131,13 @@ impl Rig {
         assert_eq!(self.pool.stats().lent, 0);
         assert!(self.epoll.backlogs.is_empty());
     }
+}
+
+fn connect(addr: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
+    client
 }
 
 fn read_exact(client: &mut TcpStream, len: usize) -> Vec<u8> {

@@ -118,36 +118,46 @@ fn echo_worker(
     Worker::new(epoll, handler, parts, now)
 }
 
+/// A client whose handshake the worker has answered; `sockets` is what its backend counts.
+fn open_websocket(
+    worker: &mut Worker<Epoll, impl Handler>,
+    sockets: &SocketCounters,
+    addr: SocketAddr,
+    clock: &MonotonicClock,
+) -> TcpStream {
+    let mut client = connect(addr);
+    let sent = sockets.sent_bytes_total.get();
+    client.write_all(&wire::request("/", "")).unwrap();
+    while sockets.sent_bytes_total.get() == sent {
+        worker.turn(clock).unwrap();
+    }
+    let mut head = [0; 4096];
+    let len = client.read(&mut head).unwrap();
+    assert_eq!(wire::head_len(&head[..len]), Some(len));
+    client
+}
+
 /// The same with real frames: the server's shorter headers leave gaps between the replies.
 #[test]
 fn pipelined_websocket_echoes_leave_in_one_send() {
     let Rig { epoll, addr, clock, pool, .. } = Rig::new();
     let counters = Arc::clone(&epoll.counters);
     let mut worker = echo_worker(epoll, pool, Arc::default(), clock.now());
-    let mut client = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    client.write_all(&wire::request("/", "")).unwrap();
-    while counters.sent_bytes_total.get() == 0 {
-        worker.turn(&clock).unwrap();
-    }
-    let mut head = [0; 4096];
-    let len = client.read(&mut head).unwrap();
-    assert_eq!(wire::head_len(&head[..len]), Some(len));
-
+    let mut client = open_websocket(&mut worker, &counters, addr, &clock);
     let (mut frames, mut echoes) = (Vec::new(), 0);
     for len in 0..16 {
         wire::put_frame(&mut frames, wire::TEXT, &wire::pattern(len * 20, len));
     }
     let before = counters.snapshot();
     client.write_all(&frames).unwrap();
-    let mut received = Vec::new();
+    let (mut received, mut room) = (Vec::new(), [0; 4096]);
     while echoes < 16 {
         worker.turn(&clock).unwrap();
         if counters.sent_bytes_total.get() == before.sent_bytes_total {
             continue;
         }
-        let len = client.read(&mut head).unwrap();
-        received.extend_from_slice(&head[..len]);
+        let len = client.read(&mut room).unwrap();
+        received.extend_from_slice(&room[..len]);
         while let Some((frame, len)) = wire::parse(&received) {
             assert_eq!(frame.payload, wire::pattern(echoes * 20, echoes));
             echoes += 1;
@@ -169,21 +179,8 @@ fn what_a_full_arena_leaves_is_served_next_whole_and_without_another_wait() {
     let sockets = Arc::clone(&epoll.counters);
     let counters: Arc<WorkerCounters> = Arc::default();
     let mut worker = echo_worker(epoll, pool, Arc::clone(&counters), clock.now());
-    let mut clients: Vec<_> = (0..CLIENTS)
-        .map(|_| {
-            let mut client = TcpStream::connect_timeout(&addr, PATIENCE).unwrap();
-            client.set_read_timeout(Some(PATIENCE)).unwrap();
-            let sent = sockets.sent_bytes_total.get();
-            client.write_all(&wire::request("/", "")).unwrap();
-            while sockets.sent_bytes_total.get() == sent {
-                worker.turn(&clock).unwrap();
-            }
-            let mut head = [0; 4096];
-            let len = client.read(&mut head).unwrap();
-            assert_eq!(wire::head_len(&head[..len]), Some(len));
-            client
-        })
-        .collect();
+    let mut clients: Vec<_> =
+        (0..CLIENTS).map(|_| open_websocket(&mut worker, &sockets, addr, &clock)).collect();
     let before = sockets.snapshot();
     for (n, client) in clients.iter_mut().enumerate() {
         let mut frames = Vec::new();
