@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::raw::{BINARY, PING, Raw, TEXT, frame, request};
 use common::{PATIENCE, TestServer, builder, echo, eventually};
-use hioload_ws::{Batch, Context, Handler, Kind, Limits, Opening, Overflow, Settings, Verdict};
+use hioload_ws::{Handler, Kind, Limits, Overflow, Settings, on_message};
 
 const KIB: usize = 1024;
 
@@ -88,22 +88,11 @@ fn an_idle_session_is_pinged_and_then_closed() {
 const MAX_UNSENT: usize = 256 * KIB;
 const MESSAGE: usize = 16 * KIB;
 
-/// Says nothing by itself; the test broadcasts.
-#[derive(Clone)]
-struct Mute;
-
-impl Handler for Mute {
-    type Session = ();
-
-    fn on_open(&mut self, _: &mut Opening<'_>, _: &mut Context<'_, '_, ()>) -> Verdict<()> {
-        Verdict::Accept(())
-    }
-
-    fn on_batch(&mut self, batch: &mut Batch<'_, '_, ()>) {
-        while let Some((message, context)) = batch.next() {
-            context.broadcast(message.kind(), message.payload(), Some(message.session()));
-        }
-    }
+/// Sends each message to all others.
+fn broadcast() -> impl Handler + Clone + Send + 'static {
+    on_message(|message, context| {
+        context.broadcast(message.kind(), message.payload(), Some(message.session()));
+    })
 }
 
 /// Output held for sessions: in their queues, in the backend, and as pool buffers.
@@ -147,7 +136,7 @@ fn hears(address: std::net::SocketAddr) {
 #[test]
 fn readers_that_never_read_are_bounded_where_the_newest_is_dropped() {
     let limits = builder().max_unsent_bytes(MAX_UNSENT).overflow(Overflow::DropNewest);
-    let server = TestServer::start(limits, Mute);
+    let server = TestServer::start(limits, broadcast());
     let readers = never_reading(&server);
     flood(&server, readers.len(), 1_500);
     let total = server.monitor().total();
@@ -161,7 +150,7 @@ fn readers_that_never_read_are_bounded_where_the_newest_is_dropped() {
 #[test]
 fn readers_that_never_read_are_bounded_where_the_oldest_is_dropped() {
     let limits = builder().max_unsent_bytes(MAX_UNSENT).overflow(Overflow::DropOldest);
-    let server = TestServer::start(limits, Mute);
+    let server = TestServer::start(limits, broadcast());
     let mut readers = never_reading(&server);
     flood(&server, readers.len(), 1_500);
     assert!(server.monitor().total().overflow_dropped_total > 0);
@@ -190,7 +179,7 @@ fn readers_that_never_read_are_closed_where_the_policy_says_so() {
         close_timeout: Duration::from_millis(500),
         ..Settings::default()
     };
-    let server = TestServer::start(builder().settings(settings), Mute);
+    let server = TestServer::start(builder().settings(settings), broadcast());
     let readers = never_reading(&server);
     flood(&server, readers.len(), 1_500);
     eventually("all are closed", || server.monitor().total().overflow_closed_total == 4);
