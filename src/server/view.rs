@@ -68,7 +68,8 @@ impl Monitor {
     }
 
     /// What this program's own TCP knows of its connections, or of those `of` one peer, at most `max`
-    /// a worker. The congestion window isn't among it: smoltcp keeps that to itself. Empty on kernel
+    /// a worker. The congestion window is among it where a peer is named, for the first 256 of each
+    /// worker: reading one takes up to 0.4 ms of a turn, 1.7 ms with rings of 64 KiB. Empty on kernel
     /// sockets. It waits for the workers, so don't call it on one.
     ///
     /// # Errors

@@ -46,6 +46,9 @@ pub struct ConnStats {
     pub retransmits: u32,
     /// Bytes sent and not acknowledged.
     pub in_flight: u32,
+    /// Bytes that may be in flight for the sake of the path (RFC 5681), whatever the peer's window.
+    /// `None` unless it was asked for, by [`Stack::congestion_window`].
+    pub congestion_window: Option<u32>,
     /// Bytes of output that wait or are in flight.
     pub send_queue: usize,
     /// Bytes received that the user hasn't taken.
@@ -337,6 +340,7 @@ impl<L: Link> Stack<L> {
                 rtt: None,
                 retransmits: 0,
                 in_flight: 0,
+                congestion_window: None,
                 send_queue: 0,
                 recv_queue: 0,
                 ring_bytes: 0,
@@ -353,6 +357,7 @@ impl<L: Link> Stack<L> {
             rtt: (live.rtt_us > 0).then(|| Duration::from_micros(live.rtt_us.into())),
             retransmits: live.retransmits,
             in_flight: live.snd_max.wrapping_sub(live.snd_una),
+            congestion_window: None,
             send_queue,
             recv_queue,
             ring_bytes: crate::config::RING_BYTES[usize::from(Slots::class(slot))],
@@ -360,16 +365,32 @@ impl<L: Link> Stack<L> {
         })
     }
 
+    /// The congestion window of a connection, in bytes: what may be in flight for the sake of the path
+    /// (RFC 5681). smoltcp tells it in its debugging output only, behind the bytes of both rings, so
+    /// this takes as long as printing those: 0.05 ms with the smallest rings, 0.4 ms with the middle
+    /// ones, 1.7 ms with the largest. `None` for one that is frozen or dead, and where a self-test at the start found that
+    /// smoltcp prints something else.
+    pub fn congestion_window(&mut self, id: ConnId) -> Option<u32> {
+        let index = self.tcp.table.conns.index(id)?;
+        self.tcp.congestion_window(index)
+    }
+
     /// Looks at `look` places of the table of connections, from place `at` (begin with 0), and gives
-    /// what is known of those that are open to `seen`. Returns where to go on; `None`: that was all.
-    /// A walk over all of them is for an operator who asks, in steps that no message waits for.
-    pub fn survey(&mut self, at: u32, look: u32, seen: &mut dyn FnMut(ConnStats)) -> Option<u32> {
+    /// what is known of those that are open to `seen`, but for their congestion windows. Returns where
+    /// to go on; `None`: that was all. A walk over all of them is for an operator who asks, in steps
+    /// that no message waits for.
+    pub fn survey(
+        &mut self,
+        at: u32,
+        look: u32,
+        seen: &mut dyn FnMut(ConnId, ConnStats),
+    ) -> Option<u32> {
         let all = self.tcp.table.conns.used();
         let end = at.saturating_add(look).min(all);
         for index in at..end {
             let id = self.tcp.table.conns.id(index);
             if let Some(stats) = self.stats(id) {
-                seen(stats);
+                seen(id, stats);
             }
         }
         (end < all).then_some(end)

@@ -165,7 +165,7 @@ fn a_survey_sees_each_open_connection_once_frozen_or_not() {
     pair.pass([&mut client, &mut echo], MINUTE);
     let (mut peers, mut at) = (std::collections::BTreeSet::new(), Some(0));
     while let Some(from) = at {
-        at = pair.stacks[1].survey(from, 3, &mut |stats| {
+        at = pair.stacks[1].survey(from, 3, &mut |_, stats| {
             assert!(stats.frozen && peers.insert(stats.peer), "{stats:?}");
         });
     }

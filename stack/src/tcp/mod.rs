@@ -12,6 +12,7 @@ mod input;
 mod open;
 mod settle;
 mod wait;
+mod window;
 
 pub use handover::{FROZEN_RECORD_BYTES, FrozenRecord};
 
@@ -91,6 +92,8 @@ pub(crate) struct Core {
     challenged: Box<[u64; CHALLENGE_SLOTS]>,
     /// smoltcp's ISNs are what we compute: [`crate::seed::self_test`].
     pub(crate) isn_known: bool,
+    /// smoltcp prints its congestion windows as we read them: [`window::self_test`].
+    cwnd_known: bool,
     half_open: u32,
     time_wait: u32,
     /// Ephemeral ports that `connect` went past (RFC 6056 §3.3.3, `next_ephemeral`).
@@ -163,6 +166,7 @@ impl Tcp {
                 cookie_sent: None,
                 challenged: Box::new([0; CHALLENGE_SLOTS]),
                 isn_known: crate::seed::self_test(),
+                cwnd_known: window::self_test(),
                 half_open: 0,
                 time_wait: 0,
                 ports_tried: 0,
@@ -377,6 +381,12 @@ impl Tcp {
             ..Bare::default()
         };
         out.bare(segment.ip.dst, segment.ip.src, &bare);
+    }
+
+    /// The congestion window of a live connection, in bytes. Takes as long as printing its rings.
+    pub(crate) fn congestion_window(&mut self, index: u32) -> Option<u32> {
+        let slot = self.table.slot(index).filter(|_| self.core.cwnd_known)?;
+        self.table.slots.with(slot, |socket, _| window::congestion_window(socket))
     }
 
     /// The window that a fresh ring of this class is told with.

@@ -47,6 +47,30 @@ fn the_first_flight_is_bounded() {
 }
 
 #[test]
+fn the_congestion_window_is_told_to_who_asks_and_grows_with_what_is_acknowledged() {
+    let mut script =
+        Script::with(false, StackConfig { ring_class: 1, freeze_after: None, ..config(1) });
+    script.open();
+    let id = script.id();
+    assert_eq!(script.stack.stats(id).unwrap().congestion_window, None, "nobody asked");
+    assert_eq!(script.stack.congestion_window(id), Some(2048));
+    script.say(&[3; 8000]);
+    for (sent, grown) in [(2048, 2048 + 1460), (3508, 2048 + 2 * 1460)] {
+        let flight: usize = script.take().iter().map(|seg| seg.data.len()).sum();
+        assert_eq!(flight, sent, "as much leaves as the window says");
+        script.ack = script.ack.wrapping_add(flight as u32);
+        script.send(ACK, &[]);
+        assert_eq!(script.stack.congestion_window(id), Some(grown));
+    }
+    // RFC 5681 §3.1: one segment after a timeout.
+    script.wait(ms(3000));
+    assert_eq!(script.stack.congestion_window(id), Some(1460));
+    script.stack.abort(id);
+    script.turn();
+    assert_eq!(script.stack.congestion_window(id), None, "it is dead");
+}
+
+#[test]
 fn duplicate_acknowledgements_do_not_stop_a_lost_fin() {
     let mut script = Script::new();
     script.open();
