@@ -57,6 +57,10 @@ pub struct StackConfig {
     pub icmp_per_second: u32,
     /// Neighbours (ARP and NDP) at most.
     pub neighbors_max: usize,
+    /// Unknown neighbours that are asked for, a second, where it is a stranger's packet that is
+    /// answered: he chose the address. Routers, neighbours that answered before, and those that we
+    /// open connections to are asked for in any case, each once a second at most.
+    pub asks_per_second: u32,
     /// Back memory by hugepages where there are any.
     pub hugepages: bool,
     /// Most bytes that sockets and rings of connections may take. Past it a SYN isn't answered, and
@@ -86,6 +90,7 @@ impl Default for StackConfig {
             resets_per_second: 1000,
             icmp_per_second: 1000,
             neighbors_max: 512,
+            asks_per_second: 100,
             hugepages: true,
             memory_max_bytes: u64::MAX,
             node: None,

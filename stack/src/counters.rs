@@ -27,6 +27,8 @@ hioload_core::counters! {
         counter drop_no_route_total,
         /// Packets dropped: the next hop's address isn't known and its queue is full.
         counter drop_neighbor_total,
+        /// Questions for an unknown neighbour not asked: strangers had packets sent to too many.
+        counter asks_withheld_total,
         /// Frames not sent: the link had no room.
         counter drop_link_full_total,
         /// Times that a connection's output had to wait: the link had no room.

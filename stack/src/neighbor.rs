@@ -1,28 +1,39 @@
 //! Who has which station address: the cache that ARP and NDP fill, bounded in everything.
 //!
 //! An entry is fresh for a minute; then it is used on while the peer is asked again. Packets for
-//! an unknown neighbour wait, a few each; three unanswered questions end them and the entry.
+//! an unknown neighbour wait, a few each; three unanswered questions end them.
+//!
+//! Whoever can send us a packet can have us ask for its source address, one multicast frame each: how
+//! many new addresses are asked for a second is limited, and they give way to all others where the
+//! cache is full (RFC 6583 §7). Not so for neighbours that are trusted: routers, those that answered before, and those that we open connections to. A silent one
+//! keeps its entry, and is asked once a second at most.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 use hioload_core::Now;
 use siphasher::sip::SipHasher13;
 
+use crate::config::StackConfig;
+use crate::counters::StackCounters;
+use crate::rate::Bucket;
+
 pub(crate) type Mac = [u8; 6];
 
 const FRESH: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 const TRIES: u8 = 3;
-/// Packets that wait for one neighbour, and for all.
+/// Packets that wait for one neighbour, for all, and up to which strangers' may.
 const PENDING_EACH: usize = 4;
 const PENDING_ALL: usize = 256;
-/// Entries that an eviction compares.
+const PENDING_STRANGERS: usize = PENDING_ALL / 2;
+/// Entries that an eviction compares where strangers can cause any number of them.
 const EVICTION_LOOK: usize = 16;
-/// Questions that one tick asks.
+/// Questions that one tick asks again.
 pub(crate) const ASKS_MAX: usize = 32;
 
 pub(crate) type Pending = ArrayVec<Box<[u8]>, PENDING_EACH>;
@@ -31,9 +42,30 @@ pub(crate) type Pending = ArrayVec<Box<[u8]>, PENDING_EACH>;
 struct Entry {
     mac: Option<Mac>,
     fresh_until: Now,
-    asked: Now,
+    /// When it was last asked; `None`: never.
+    asked: Option<Now>,
+    /// Questions that it hasn't answered. 0: it isn't being asked.
     tries: u8,
+    /// It isn't just an address that a stranger wrote: see the module.
+    trusted: bool,
     pending: Pending,
+}
+
+impl Entry {
+    /// Who gives way first in a full cache: the unknown, those that went silent, the oldest answers.
+    fn worth(&self) -> (bool, bool, Now) {
+        (self.trusted, self.mac.is_some(), self.fresh_until)
+    }
+
+    /// Whether a second has passed since the last question.
+    fn is_due(&self, now: Now) -> bool {
+        self.asked.is_none_or(|asked| now >= asked.after(ASK_EVERY))
+    }
+
+    fn ask(&mut self, now: Now) {
+        self.asked = Some(now);
+        self.tries += 1;
+    }
 }
 
 /// What to do with a packet.
@@ -45,7 +77,7 @@ pub(crate) enum Lookup {
     Stale(Mac),
     /// Ask, and let it wait.
     Ask,
-    /// Asked already; let it wait.
+    /// Don't ask; let it wait, if [`Neighbors::hold`] takes it.
     Wait,
 }
 
@@ -67,6 +99,10 @@ impl BuildHasher for Keyed {
 pub(crate) struct Neighbors {
     entries: HashMap<IpAddr, Entry, Keyed>,
     max: usize,
+    routers: [Option<IpAddr>; 2],
+    /// For unknown addresses that strangers chose.
+    ask_rate: Bucket,
+    counters: Arc<StackCounters>,
     pending: usize,
     /// Entries that were asked for and didn't answer yet.
     asking: usize,
@@ -76,10 +112,30 @@ pub(crate) struct Neighbors {
 }
 
 impl Neighbors {
-    /// Room for `max` of them; strangers choose addresses, so they must not know the `key`.
-    pub(crate) fn new(max: usize, key: SipHasher13) -> Neighbors {
-        let entries = HashMap::with_hasher(Keyed(key));
-        Neighbors { entries, max, pending: 0, asking: 0, next_tick: Now::ZERO, memo: None }
+    /// Strangers choose addresses, so they must not know the `key`.
+    pub(crate) fn new(
+        config: &StackConfig,
+        key: SipHasher13,
+        counters: Arc<StackCounters>,
+    ) -> Neighbors {
+        Neighbors {
+            entries: HashMap::with_hasher(Keyed(key)),
+            max: config.neighbors_max,
+            routers: [config.gateway_v4.map(IpAddr::V4), config.gateway_v6.map(IpAddr::V6)],
+            ask_rate: Bucket::new(config.asks_per_second),
+            counters,
+            pending: 0,
+            asking: 0,
+            next_tick: Now::ZERO,
+            memo: None,
+        }
+    }
+
+    /// A connection to this neighbour is being opened: a packet for it is no stranger's doing.
+    pub(crate) fn expect(&mut self, ip: IpAddr, now: Now) {
+        if self.last(ip, now).is_none() {
+            self.entry(ip, EVICTION_LOOK).trusted = true;
+        }
     }
 
     #[inline]
@@ -98,40 +154,42 @@ impl Neighbors {
     }
 
     fn lookup_slow(&mut self, ip: IpAddr, now: Now) -> Lookup {
-        if !self.entries.contains_key(&ip) && self.entries.len() >= self.max {
-            self.evict();
+        if !self.entries.contains_key(&ip) {
+            let trusted = self.routers.contains(&Some(ip));
+            if !trusted && !self.ask_rate.take(now) {
+                self.counters.asks_withheld_total.inc();
+                return Lookup::Wait;
+            }
+            // As seldom as the rate allows, so it may look at all of them: the unknown go first.
+            let look = self.max;
+            self.entry(ip, look).trusted = trusted;
         }
-        let mut new = false;
-        let entry = self.entries.entry(ip).or_insert_with(|| {
-            new = true;
-            Entry { asked: now, tries: 1, ..Entry::default() }
-        });
-        if new {
-            self.asking += 1;
-        }
+        let Some(entry) = self.entries.get_mut(&ip) else { return Lookup::Wait };
         match entry.mac {
             Some(mac) if now < entry.fresh_until => {
                 self.memo = Some((ip, mac, entry.fresh_until));
                 Lookup::Known(mac)
             }
-            Some(mac) if entry.tries == 0 => {
-                // The tick asks on.
-                entry.asked = now;
-                entry.tries = 1;
+            // Once it is being asked, the tick asks on.
+            known if entry.tries == 0 && entry.is_due(now) => {
+                entry.ask(now);
                 self.asking += 1;
-                Lookup::Stale(mac)
+                known.map_or(Lookup::Ask, Lookup::Stale)
             }
-            Some(mac) => Lookup::Known(mac),
-            None if new => Lookup::Ask,
-            None => Lookup::Wait,
+            known => known.map_or(Lookup::Wait, Lookup::Known),
         }
     }
 
-    fn evict(&mut self) {
-        let oldest = self.entries.iter().take(EVICTION_LOOK).min_by_key(|(_, e)| e.fresh_until);
-        if let Some((&ip, _)) = oldest {
-            self.remove(ip);
+    /// The entry of an address; a new one takes the place of one among `look`, if there is no other.
+    fn entry(&mut self, ip: IpAddr, look: usize) -> &mut Entry {
+        if !self.entries.contains_key(&ip) && self.entries.len() >= self.max {
+            let least = self.entries.iter().take(look).min_by_key(|(_, entry)| entry.worth());
+            if let Some((&least, _)) = least {
+                let lost = self.remove(least);
+                self.counters.drop_neighbor_total.add(lost as u64);
+            }
         }
+        self.entries.entry(ip).or_default()
     }
 
     fn remove(&mut self, ip: IpAddr) -> usize {
@@ -142,10 +200,11 @@ impl Neighbors {
         entry.pending.len()
     }
 
-    /// Keeps a packet until its neighbour is known. False where it can't.
+    /// Keeps a packet until its neighbour is known. False where it can't, or nobody asks for it.
     pub(crate) fn hold(&mut self, ip: IpAddr, packet: &[u8]) -> bool {
         let Some(entry) = self.entries.get_mut(&ip) else { return false };
-        if self.pending >= PENDING_ALL || entry.pending.is_full() {
+        let most = if entry.trusted { PENDING_ALL } else { PENDING_STRANGERS };
+        if entry.tries == 0 || self.pending >= most || entry.pending.is_full() {
             return false;
         }
         entry.pending.push(packet.into());
@@ -159,46 +218,55 @@ impl Neighbors {
         if mac[0] & 1 == 1 || mac == [0; 6] {
             return Pending::new();
         }
-        if !self.entries.contains_key(&ip) {
-            if !create {
-                return Pending::new();
-            }
-            if self.entries.len() >= self.max {
-                self.evict();
-            }
+        if !create && !self.entries.contains_key(&ip) {
+            return Pending::new();
         }
         self.memo = None;
-        let entry = self.entries.entry(ip).or_default();
+        let entry = self.entry(ip, EVICTION_LOOK);
         entry.mac = Some(mac);
         entry.fresh_until = now.after(FRESH);
-        self.asking -= usize::from(std::mem::take(&mut entry.tries) > 0);
-        let waited = std::mem::take(&mut entry.pending);
+        entry.trusted = true;
+        let (tries, waited) =
+            (std::mem::take(&mut entry.tries), std::mem::take(&mut entry.pending));
+        self.asking -= usize::from(tries > 0);
         self.pending -= waited.len();
         waited
     }
 
-    /// Once a second: asks again, and gives up. Returns whom to ask, and how many packets were
-    /// dropped.
+    /// Once a second: asks again, trusted neighbours first, and gives up. Returns whom to ask, and how
+    /// many packets were dropped.
     pub(crate) fn tick(&mut self, now: Now) -> (ArrayVec<IpAddr, ASKS_MAX>, usize) {
         let mut asks = ArrayVec::new();
         if now < self.next_tick {
             return (asks, 0);
         }
         self.next_tick = now.after(ASK_EVERY);
-        let mut dead: ArrayVec<IpAddr, ASKS_MAX> = ArrayVec::new();
         // At most `max` entries, once a second.
-        for (&ip, entry) in &mut self.entries {
-            if entry.tries == 0 || now < entry.asked.after(ASK_EVERY) {
-                continue;
-            }
-            if entry.tries >= TRIES {
-                let _full = dead.try_push(ip);
-            } else if asks.try_push(ip).is_ok() {
-                entry.asked = now;
-                entry.tries += 1;
-            }
+        let (mut lost, mut silent) = (0, 0);
+        for whom in [true, false] {
+            self.entries.retain(|&ip, entry| {
+                if entry.trusted != whom || entry.tries == 0 || !entry.is_due(now) {
+                    return true;
+                }
+                if entry.tries < TRIES {
+                    // A stranger's time runs, whether there is room for his question or not.
+                    if asks.try_push(ip).is_ok() || !entry.trusted {
+                        entry.ask(now);
+                    }
+                    return true;
+                }
+                silent += 1;
+                lost += entry.pending.len();
+                entry.pending.clear();
+                (entry.mac, entry.tries) = (None, 0);
+                entry.trusted
+            });
         }
-        let lost = dead.into_iter().map(|ip| self.remove(ip)).sum();
+        if silent > 0 {
+            self.memo = None;
+            self.asking -= silent;
+            self.pending -= lost;
+        }
         (asks, lost)
     }
 
@@ -222,9 +290,17 @@ mod tests {
 
     const MAC: Mac = [2, 0, 0, 0, 0, 9];
 
+    /// Room for `neighbors_max`; 10.0.255.254 is the router.
+    fn cache(neighbors_max: usize, asks_per_second: u32) -> Neighbors {
+        let gateway_v4 = Some([10, 0, 255, 254].into());
+        let config =
+            StackConfig { neighbors_max, asks_per_second, gateway_v4, ..StackConfig::default() };
+        Neighbors::new(&config, SipHasher13::new(), Arc::default())
+    }
+
     #[test]
     fn packets_wait_for_the_answer_and_come_out_with_it() {
-        let mut cache = Neighbors::new(8, SipHasher13::new());
+        let mut cache = cache(8, 100);
         assert_eq!(cache.lookup(ip(1), at(0)), Lookup::Ask);
         assert!(cache.hold(ip(1), b"one"));
         assert_eq!(cache.lookup(ip(1), at(0)), Lookup::Wait);
@@ -240,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_silent_neighbour_is_asked_three_times_and_then_forgotten() {
-        let mut cache = Neighbors::new(8, SipHasher13::new());
+        let mut cache = cache(8, 100);
         assert_eq!(cache.lookup(ip(1), at(0)), Lookup::Ask);
         assert!(cache.hold(ip(1), b"lost"));
         assert_eq!(cache.tick(at(1)).0.len(), 1);
@@ -251,7 +327,7 @@ mod tests {
 
     #[test]
     fn strangers_fill_neither_table_nor_queue() {
-        let mut cache = Neighbors::new(8, SipHasher13::new());
+        let mut cache = cache(8, 100);
         for n in 0..1000 {
             cache.learn(ip(n), MAC, false, at(0));
             assert!(cache.entries.is_empty());
@@ -262,9 +338,84 @@ mod tests {
         }
         assert!(cache.entries.len() <= 8 && cache.pending <= 8);
         for _ in 0..100 {
-            cache.hold(ip(999), b"x");
+            cache.hold(ip(99), b"x");
         }
         assert!(cache.pending <= 8 * PENDING_EACH);
         assert!(cache.learn(ip(3), [255; 6], true, at(0)).is_empty());
+    }
+
+    /// Packets to 1,000 addresses that nobody has: how many of them are asked for.
+    fn flood(cache: &mut Neighbors, now: Now) -> usize {
+        let first = (now.as_nanos() / 1_000_000_000) as u32 * 1000;
+        (first..first + 1000)
+            .filter(|&n| {
+                let found = cache.lookup(ip(0x1_0000 + n), now);
+                cache.hold(ip(0x1_0000 + n), b"spoofed");
+                found == Lookup::Ask
+            })
+            .count()
+    }
+
+    #[test]
+    fn strangers_have_so_many_asked_for_a_second_and_no_more() {
+        let mut cache = cache(512, 100);
+        for second in 0..10 {
+            assert_eq!(flood(&mut cache, at(second)), 100);
+            assert!(cache.tick(at(second)).0.len() <= ASKS_MAX);
+            assert!(cache.entries.len() <= 400 && cache.pending <= PENDING_STRANGERS);
+        }
+        assert_eq!(cache.counters.snapshot().asks_withheld_total, 10 * 900);
+        for second in 10..20 {
+            cache.tick(at(second));
+        }
+        assert_eq!((cache.entries.len(), cache.pending, cache.asking), (0, 0, 0));
+    }
+
+    #[test]
+    fn real_neighbours_are_kept_and_found_while_a_flood_runs() {
+        let mut cache = cache(64, 100);
+        let router = IpAddr::from([10, 0, 255, 254]);
+        let (known, wanted) = (ip(1), ip(2));
+        cache.learn(known, MAC, true, at(0));
+        for second in 0..70 {
+            flood(&mut cache, at(second));
+            cache.tick(at(second));
+        }
+        assert_eq!(cache.lookup(router, at(70)), Lookup::Ask);
+        assert!(cache.hold(router, b"out"));
+        cache.expect(wanted, at(70));
+        flood(&mut cache, at(70));
+        assert_eq!(cache.lookup(wanted, at(70)), Lookup::Ask);
+        assert_eq!(cache.lookup(known, at(70)), Lookup::Stale(MAC), "it is in its place");
+        flood(&mut cache, at(71));
+        let asked = cache.tick(at(71)).0;
+        assert!(
+            [router, wanted, known].iter().all(|ip| asked.contains(ip)),
+            "before the strangers"
+        );
+        assert_eq!(cache.learn(router, MAC, false, at(71)).len(), 1, "what waited for it leaves");
+        // The known one is silent: forgotten is where it was, but not that it is real.
+        for second in 72..80 {
+            flood(&mut cache, at(second));
+            cache.tick(at(second));
+        }
+        flood(&mut cache, at(80));
+        assert_eq!(cache.lookup(known, at(80)), Lookup::Ask);
+        assert!(cache.entries.len() <= 64);
+    }
+
+    #[test]
+    fn a_silent_router_is_asked_once_a_second_and_keeps_no_packet_without_a_question() {
+        let mut cache = cache(8, 0);
+        let router = IpAddr::from([10, 0, 255, 254]);
+        let mut asked = 0;
+        for tenth in 0..100 {
+            let now = Now::from_nanos(tenth * 100_000_000);
+            asked += cache.tick(now).0.len();
+            asked += usize::from(cache.lookup(router, now) == Lookup::Ask);
+            assert!(!cache.hold(router, b"x") || cache.asking == 1);
+        }
+        assert!((9..=11).contains(&asked), "{asked}");
+        assert!(cache.pending <= PENDING_EACH);
     }
 }

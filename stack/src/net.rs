@@ -59,7 +59,7 @@ impl Net {
             gateway_v4: config.gateway_v4,
             gateway_v6: config.gateway_v6,
             vlan: config.vlan,
-            neighbors: Neighbors::new(config.neighbors_max, secret.neighbor()),
+            neighbors: Neighbors::new(config, secret.neighbor(), Arc::clone(&counters)),
             counters,
             icmp_rate: Bucket::new(config.icmp_per_second),
             reset_rate: Bucket::new(config.resets_per_second),

@@ -138,7 +138,11 @@ impl<L: Link> Stack<L> {
     /// No route, no port or no memory.
     pub fn connect(&mut self, to: SocketAddr) -> Result<ConnId, StackError> {
         let link = &self.link;
-        self.tcp.connect(&self.net, to, self.now, |local, to| link.receives(local, to))
+        let id = self.tcp.connect(&self.net, to, self.now, |local, to| link.receives(local, to))?;
+        if let Some(hop) = self.net.next_hop(to.ip()) {
+            self.net.neighbors.expect(hop, self.now);
+        }
+        Ok(id)
     }
 
     /// Stops or resumes accepting. While paused, SYNs aren't answered; closed is for good.

@@ -95,6 +95,46 @@ fn a_syn_flood_takes_no_memory_and_real_clients_still_connect() {
 }
 
 #[test]
+fn spoofed_neighbours_are_asked_for_at_a_bounded_rate_and_a_real_one_is_found_meanwhile() {
+    let server_config = StackConfig { asks_per_second: 50, half_open_max: 64, ..config(1) };
+    let (mut pair, mut client, echo) = with_connections(3, server_config);
+    let counters = pair.stacks[1].counters();
+    let before = counters.snapshot();
+    let mut rng = Rng(6);
+    let mut asked = 0;
+    for round in 0..2000 {
+        for _ in 0..30 {
+            let from = format!("2001:db8::{:x}:{:x}", rng.below(0xffff) + 1, rng.below(0xffff));
+            let (from, port) = (from.parse().unwrap(), 1024 + rng.below(60_000) as u16);
+            let (from, to) = (SocketAddr::new(from, port), SocketAddr::new(ip(true, 1), 80));
+            let to_mac = [2, 0, 0, 0, 0, 2];
+            let syn =
+                Forged { to_mac, from, to, seq: rng.next() as u32, ack: 0, flags: SYN, data: &[] };
+            pair.wire.borrow_mut().carry(1, syn.frame());
+        }
+        if round == 1000 {
+            // It doesn't know this address of its neighbour yet, who will refuse.
+            pair.stacks[1].connect(SocketAddr::new(ip(true, 0), 81)).unwrap();
+        }
+        pair.wire.borrow_mut().log = Some(Vec::new());
+        pair.turn(1, &mut Idle);
+        let log = pair.wire.borrow_mut().log.take().unwrap();
+        let solicits = |frame: &[u8]| frame.len() == 86 && (frame[20], frame[54]) == (58, 135);
+        asked += log.iter().filter(|(to, frame)| *to == 0 && solicits(frame)).count();
+        pair.turn(0, &mut client);
+        pair.advance(Duration::from_millis(1));
+    }
+    let after = counters.snapshot();
+    let refused = pair.stacks[0].counters().snapshot().resets_out_total;
+    assert_eq!((refused, after.resets_in_total), (1, 1), "{after:?}");
+    let seconds = pair.now().as_nanos() as usize / 1_000_000_000 + 1;
+    // 50 a second and at first as many at once, and 32 a second again.
+    assert!((50..=50 + seconds * (50 + 32) + 1).contains(&asked), "{asked} in {seconds} s");
+    assert!(after.asks_withheld_total > before.asks_withheld_total + 50_000, "{after:?}");
+    finish(pair, client, echo);
+}
+
+#[test]
 fn half_open_connections_are_reaped() {
     let (mut pair, client, mut echo) = with_connections(1, config(1));
     for port in 0..100 {
