@@ -6,25 +6,9 @@
 #[path = "../../ws/tests/reference/mod.rs"]
 mod reference;
 
-use arbitrary::Arbitrary;
+use hioload_fuzz::decode::{Input, Piece};
 use hioload_ws_proto::{Limits, Opcode, Role, Rules, encode};
 use libfuzzer_sys::fuzz_target;
-
-#[derive(Debug, Arbitrary)]
-struct Input {
-    server: bool,
-    rsv1: bool,
-    max_frame: u16,
-    max_message: u16,
-    pieces: Vec<Piece>,
-    cuts: Vec<u8>,
-}
-
-#[derive(Debug, Arbitrary)]
-enum Piece {
-    Raw(Vec<u8>),
-    Frame { fin: bool, rsv1: bool, opcode: u8, key: [u8; 4], payload: Vec<u8>, repeat: u8 },
-}
 
 const OPCODES: [Opcode; 6] =
     [Opcode::Text, Opcode::Binary, Opcode::Continuation, Opcode::Ping, Opcode::Pong, Opcode::Close];

@@ -2,23 +2,12 @@
 
 #![no_main]
 
-use arbitrary::Arbitrary;
+use hioload_fuzz::encode_roundtrip::Input;
 use hioload_ws_proto::{
     CloseCode, ControlPayload, Decoder, Item, Limits, Opcode, Role, Rules, encode, mask,
     parse_close, parse_header, write_close,
 };
 use libfuzzer_sys::fuzz_target;
-
-#[derive(Debug, Arbitrary)]
-struct Input {
-    key: Option<[u8; 4]>,
-    payload: Vec<u8>,
-    repeat: u16,
-    room: u16,
-    announced: u64,
-    close: u16,
-    reason: String,
-}
 
 fuzz_target!(|input: Input| {
     let role = if input.key.is_some() { Role::Server } else { Role::Client };

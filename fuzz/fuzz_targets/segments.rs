@@ -7,64 +7,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use arbitrary::Arbitrary;
 use hioload_core::Now;
+use hioload_fuzz::segments::{Run, Step, Wrap};
 use hioload_stack::{
     Address, ConnId, Event, Link, LinkInfo, LinkRx, LinkTx, Offloads, RxChecksum, RxFrame, Stack,
     StackConfig, TxMeta,
 };
 use libfuzzer_sys::fuzz_target;
-
-/// A stack, and what happens to it.
-#[derive(Arbitrary, Debug)]
-struct Run {
-    vlan: bool,
-    cookies: bool,
-    freeze_ms: u8,
-    ring_class: u8,
-    steps: Vec<Step>,
-}
-
-/// What stands between the IP header and a segment.
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Wrap {
-    Nothing,
-    /// IPv4: a fragment. IPv6: that extension header.
-    Header(u8),
-    /// A tag of this id.
-    Tag(u8),
-    /// Padding behind the packet.
-    Padding(u8),
-}
-
-/// One thing that happens.
-#[derive(Arbitrary, Debug)]
-enum Step {
-    /// Any bytes at all.
-    Frame(Vec<u8>),
-    /// A segment of one of a few connections. `seq` and `ack` are relative to what the stack last
-    /// sent on it, so that they are mostly plausible.
-    Segment {
-        port: u8,
-        flags: u8,
-        seq: i16,
-        ack: i16,
-        window: u16,
-        options: Vec<u8>,
-        data: Vec<u8>,
-        wrap: Wrap,
-    },
-    /// An ICMP error about what the stack last sent on a connection.
-    Error { port: u8, kind: u8, code: u8, mtu: u16, seq: i16 },
-    /// A frame that was sent before, by us or by the stack, with some bytes changed.
-    Bent { which: u8, changes: Vec<(u16, u8)>, cut: u16, turned: bool },
-    /// Time passes, in milliseconds.
-    Wait(u16),
-    /// The user closes, aborts, pauses, sends or asks.
-    User { pick: u8, what: u8 },
-    /// The stack opens a connection to one of our ports.
-    Connect(u8),
-}
 
 struct Memory {
     rx: Rx,
