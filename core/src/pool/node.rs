@@ -137,7 +137,7 @@ impl fmt::Debug for NodePool {
 /// Adds to a count that must stay within `limit`.
 fn reserve(count: &AtomicU64, bytes: u64, limit: u64) -> bool {
     count
-        .fetch_update(Relaxed, Relaxed, |now| now.checked_add(bytes).filter(|&sum| sum <= limit))
+        .try_update(Relaxed, Relaxed, |now| now.checked_add(bytes).filter(|&sum| sum <= limit))
         .is_ok()
 }
 
