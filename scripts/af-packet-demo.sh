@@ -12,17 +12,19 @@ set -euo pipefail
 . "$(dirname "$0")/demo-lib.sh"
 
 prepare
-[[ ! -e /sys/class/net/hiodemo1 ]] || die "there is an interface hiodemo1: does this run twice?"
+[[ ! -e /sys/class/net/hiodemo1 ]] ||
+    die "there is an interface hiodemo1: does this run twice? If not: ip link delete hiodemo1"
 remove() {
     stop_demo
-    "${as_root[@]}" ip link delete hiodemo1 2>/dev/null || true
+    [[ ! -e /sys/class/net/hiodemo1 ]] || "${as_root[@]}" ip link delete hiodemo1 || true
 }
 trap remove EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 "${as_root[@]}" ip link add hiodemo1 type veth peer name hiodemo2
 # The kernel is to keep silent at the server's end.
-"${as_root[@]}" sysctl -qw net.ipv6.conf.hiodemo1.disable_ipv6=1
+silent=/proc/sys/net/ipv6/conf/hiodemo1/disable_ipv6
+[[ ! -e $silent ]] || "${as_root[@]}" tee "$silent" <<<1 >/dev/null
 "${as_root[@]}" ip link set hiodemo1 arp off up
 kernel_end hiodemo2 8
-start_demo 8 net_af_packet0,iface=hiodemo1
+start_demo 8 net_af_packet0,iface=hiodemo1 hiodemo1
 show 8 "$@"

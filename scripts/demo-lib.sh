@@ -31,33 +31,45 @@ eal_memory() {
     if ((free >= 128)); then say "--in-memory -m 256"; else say "--no-huge -m 512"; fi
 }
 
-server_pid=''
+server_pid='' folder='' shown=0
 
-# Ends the server in order; meant for `trap stop_demo EXIT`.
+# Ends the server in order and shows what it says then; meant for `trap stop_demo EXIT`.
 stop_demo() {
-    [[ -n $server_pid ]] || return 0
-    "${as_root[@]}" kill -TERM "$server_pid" 2>/dev/null || true
-    wait "$server_pid" 2>/dev/null || true
-    server_pid=''
+    [[ -n $folder ]] || return 0
+    if [[ -n $server_pid ]]; then
+        exec {hold}>&-
+        wait "$server_pid" 2>/dev/null || true
+        server_pid=''
+    fi
+    # The terminal may be gone.
+    tail -n "+$((shown + 1))" "$log" 2>/dev/null || true
+    rm -rf "$folder"
+    folder=''
 }
 
-# start_demo NET DEVICE: the appliance on a virtual device of DPDK, as host 2 of 10.99.NET.0/24 and
-# fd99:NET::/64. Its log goes to $log.
+# start_demo NET DEVICE [INTERFACE]: the appliance on a virtual device of DPDK, as host 2 of
+# 10.99.NET.0/24 and fd99:NET::/64. Its log goes to $log. INTERFACE is removed when it ends.
 start_demo() {
     local net=$1 device=$2 memory core
     read -ra memory <<<"$(eal_memory)"
     core=$(taskset -cp $$ | sed 's/.*: //; s/[,-].*//')
-    log=$(mktemp)
-    # No PCI: it has nothing to do with this machine's NICs.
-    "${as_root[@]}" "$program" serve --log error --backend dpdk --address "10.99.$net.2/24" \
+    folder=$(mktemp -d)
+    log=$folder/log
+    mkfifo "$folder/hold"
+    # Asks for the password, if there is one to ask for, while it can be answered: building takes long.
+    ((${#as_root[@]} == 0)) || sudo true
+    # A session of its own: Ctrl-C is for this script. No PCI: this machine's NICs are not meant.
+    "${as_root[@]}" setsid --wait scripts/demo-keeper.sh "$folder" "${3:-}" \
+        "$program" serve --log error --backend dpdk --address "10.99.$net.2/24" \
         --address "fd99:$net::2/64" --listen 0.0.0.0:9001 -- -l "$core" "${memory[@]}" \
-        --no-pci --no-telemetry --file-prefix "hioload-demo-$$" --vdev="$device" \
-        >"$log" 2>&1 &
+        --no-pci --no-telemetry --file-prefix hioload-demo --vdev="$device" \
+        <"$folder/hold" >"$log" 2>&1 &
     server_pid=$!
+    exec {hold}>"$folder/hold"
     local tries=300
     until grep -q 'listening on' "$log"; do
-        kill -0 "$server_pid" 2>/dev/null || die "the server ended at once: $(<"$log")"
-        ((tries-- > 0)) || die "the server was not ready within 30 s: $(<"$log")"
+        [[ -e /proc/$server_pid ]] || die "the server ended at once"
+        ((tries-- > 0)) || die "the server was not ready within 30 s"
         sleep 0.1
     done
 }
@@ -77,6 +89,7 @@ show() {
     local net=$1 url=ws://10.99.$1.2:9001/
     shift
     cat "$log"
+    shown=$(wc -l <"$log")
     if [[ ${1:-} == --check ]]; then
         "$program" bench "$url" --connections 50 --size 1024 --duration 2s
         return
@@ -84,8 +97,8 @@ show() {
     say
     say "An echo server on DPDK and TCP/IP of its own. From this machine:"
     say "  a client         $url"
-    say "  a browser        file://$repo/scripts/demo.html#$url"
+    say "  a browser        file://${repo// /%20}/scripts/demo.html#$url"
     say "  how fast it is   $program bench $url"
     say "Ctrl-C ends it and takes the interface away."
-    wait "$server_pid"
+    wait "$server_pid" || die "the server ended by itself"
 }

@@ -14,7 +14,7 @@ prepare
 [[ -c /dev/net/tun ]] || "${as_root[@]}" modprobe tun || die "this kernel has no TAP devices"
 [[ ! -e /sys/class/net/hiodemo0 ]] || die "there is an interface hiodemo0: does this run twice?"
 trap stop_demo EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' HUP INT TERM
 start_demo 7 net_tap0,iface=hiodemo0
 kernel_end hiodemo0 7
 show 7 "$@"
