@@ -14,14 +14,41 @@ die() {
     exit 1
 }
 
-# Packages, and the program with DPDK in it.
+# Packages, Rust, and the program with DPDK in it.
 prepare() {
     [[ $(uname -s) == Linux ]] || die "only Linux has what this shows"
     ((${#as_root[@]} == 0)) || command -v sudo >/dev/null || die "run it as root: there is no sudo"
     scripts/install-dpdk.sh --demo
-    command -v cargo >/dev/null || die "no cargo: install Rust with rustup, then run this again"
-    say "building (a few minutes the first time)"
-    cargo build --release --quiet --features dpdk --bin hioload-ws
+    # Where rustup puts it, a shell may not look.
+    enough_rust || PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+    enough_rust || install_rust
+    say "building (some minutes the first time)"
+    local quiet=(--quiet)
+    [[ ! -t 2 ]] || quiet=()
+    cargo build --release "${quiet[@]}" --features dpdk --bin hioload-ws
+}
+
+wanted_rust() { sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml; }
+
+# True where there is a cargo that is as new as Cargo.toml asks for.
+enough_rust() {
+    local have
+    have=$(cargo --version 2>/dev/null | cut -d ' ' -f 2)
+    [[ -n $have ]] && printf '%s\n' "$(wanted_rust)" "${have%%-*}" | sort -CV
+}
+
+install_rust() {
+    # Toolchains that are there already are the user's to choose from.
+    ! command -v rustup >/dev/null ||
+        die "rustup has no Rust $(wanted_rust) chosen: \`rustup default stable && rustup update stable\`"
+    local bin=${CARGO_HOME:-$HOME/.cargo}/bin
+    say "installing Rust by rustup, for $(id -un) only (\`$bin/rustup self uninstall\` removes it)"
+    # The script that https://sh.rustup.rs leads to. Another Rust, too old, may stay where it is.
+    curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh |
+        RUSTUP_INIT_SKIP_PATH_CHECK=yes sh -s -- -y --quiet --no-modify-path --profile minimal \
+            --default-toolchain stable ||
+        die "rustup could not install Rust: see https://rustup.rs, then run this again"
+    enough_rust || die "rustup installed $(cargo --version), older than $(wanted_rust)"
 }
 
 # eal_memory: arguments for hugepages where 128 of them (256 MiB) are free, else for doing without.

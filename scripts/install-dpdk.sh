@@ -3,7 +3,7 @@
 # bindgen reads its headers with, hwloc, a C compiler. With all of it there it only looks.
 #
 #   scripts/install-dpdk.sh            as root, or with sudo
-#   scripts/install-dpdk.sh --demo     also ip and ethtool
+#   scripts/install-dpdk.sh --demo     also ip, ethtool, and curl to install Rust with
 #   scripts/install-dpdk.sh --nic      also dpdk-devbind.py
 set -euo pipefail
 
@@ -11,7 +11,7 @@ packages=(build-essential pkg-config libdpdk-dev libclang1-14 libclang-common-14
     libhwloc-dev libudev-dev)
 case ${1:-} in
 '') ;;
---demo) packages+=(iproute2 ethtool) ;;
+--demo) packages+=(iproute2 ethtool curl ca-certificates) ;;
 --nic) packages+=(dpdk pciutils) ;;
 *) echo "unknown: $1 (--demo, --nic)" >&2 && exit 2 ;;
 esac
@@ -35,10 +35,12 @@ if ((${#missing[@]})); then
         as_root=(sudo)
     fi
     echo "installing: ${missing[*]}"
-    "${as_root[@]}" apt-get update -qq
+    # A machine that has just booted may be upgrading itself: apt-get waits until it is done.
+    wait=(-o DPkg::Lock::Timeout=300)
+    "${as_root[@]}" apt-get "${wait[@]}" update -qq
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+        apt-get "${wait[@]}" install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 echo "DPDK $(pkg-config --modversion libdpdk), hwloc $(pkg-config --modversion hwloc)"
-command -v cargo >/dev/null ||
-    echo "there is no cargo: install Rust with rustup (Debian's own is too old)" >&2
+[[ ${1:-} == --demo ]] || command -v cargo >/dev/null ||
+    echo "there is no cargo: install Rust from https://rustup.rs (Debian's own is too old)" >&2
