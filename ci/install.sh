@@ -41,8 +41,9 @@ install_rust() {
     local part
     command -v cargo >/dev/null || die "no cargo: install Rust $(rust_version) with rustup"
     for part in fmt clippy; do
-        cargo "$part" --version >/dev/null 2>&1 ||
-            die "no cargo $part: \`rustup component add ${part/fmt/rustfmt}\`"
+        cargo "$part" --version >/dev/null 2>&1 && continue
+        command -v rustup >/dev/null || die "no cargo $part, and no rustup to install it with"
+        quietly "$part" rustup component add "${part/fmt/rustfmt}"
     done
     want cc build-essential
 }
@@ -52,7 +53,8 @@ rust_version() { sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml; }
 install_nextest() {
     install_rust
     cargo nextest --version >/dev/null 2>&1 ||
-        quietly cargo-nextest cargo install --locked cargo-nextest
+        quietly cargo-nextest cargo install --locked --no-default-features \
+            --features default-no-update cargo-nextest # without what it updates itself with
 }
 
 install_fuzz() {
