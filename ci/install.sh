@@ -133,7 +133,9 @@ install_autobahn() {
     quietly virtualenv python3 -m pip install --quiet --target "$home/virtualenv" \
         virtualenv==16.7.12
     quietly autobahn-venv "$python" "$home/virtualenv/virtualenv.py" --quiet --no-download "$home"
-    quietly autobahn "$home/bin/pip" install --quiet autobahntestsuite==25.10.1
+    # Debian's Python.h includes a header by its path from here.
+    quietly autobahn env C_INCLUDE_PATH="$home/python27/usr/include" \
+        "$home/bin/pip" install --quiet autobahntestsuite==25.10.1
     touch "$home/installed"
 }
 
