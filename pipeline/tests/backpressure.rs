@@ -24,7 +24,7 @@ fn stuck(plan: &Plan) -> (Rig<Probe>, Client, SessionId, Client) {
     let mut target: Option<SessionId> = None;
     let mut results = std::collections::BTreeMap::new();
     let mut rig = plan.start(Probe::on_message(move |message, context| {
-        let target = *target.get_or_insert(SessionId::clone(&message.session()));
+        let target = *target.get_or_insert(message.session());
         if message.session() == target {
             return;
         }

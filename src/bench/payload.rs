@@ -102,8 +102,8 @@ impl Payloads {
         match self.kind {
             Kind::Binary => bytes.copy_from_slice(front),
             Kind::Text => {
-                for (byte, pair) in bytes.iter_mut().zip(front.chunks_exact(2)) {
-                    let [low, high] = [pair[0], pair[1]].map(|c| c.wrapping_sub(b'a'));
+                for (byte, pair) in bytes.iter_mut().zip(front.as_chunks::<2>().0) {
+                    let [low, high] = pair.map(|c| c.wrapping_sub(b'a'));
                     if low > 15 || high > 15 {
                         return None;
                     }
@@ -129,8 +129,8 @@ impl Payloads {
         match self.kind {
             Kind::Binary => room[..STAMP_BYTES].copy_from_slice(&bytes),
             Kind::Text => {
-                for (pair, byte) in room.chunks_exact_mut(2).zip(bytes) {
-                    pair.copy_from_slice(&[b'a' + (byte & 15), b'a' + (byte >> 4)]);
+                for (pair, byte) in room.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+                    *pair = [b'a' + (byte & 15), b'a' + (byte >> 4)];
                 }
             }
         }

@@ -443,7 +443,7 @@ impl<'a, T: LinkTx> Out<'a, T> {
             message.fill(0);
             message[0] = 143;
             message[7] = own.len() as u8;
-            for (entry, ip) in message[8..].chunks_exact_mut(20).zip(&own) {
+            for (entry, ip) in message[8..].as_chunks_mut::<20>().0.iter_mut().zip(&own) {
                 entry[0] = record;
                 entry[4..].copy_from_slice(&solicited_node(*ip).octets());
             }

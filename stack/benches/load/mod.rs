@@ -170,8 +170,8 @@ fn write(frame: &mut Vec<u8>, n: u32, (seq, ack): (u32, u32), flags: u8, data: &
 
 /// RFC 1071, over an even number of bytes.
 fn sum(start: u32, bytes: &[u8]) -> u16 {
-    let words = bytes.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let mut sum = start + words.sum::<u32>();
+    let words = bytes.as_chunks::<2>().0.iter();
+    let mut sum = start + words.map(|&word| u32::from(u16::from_be_bytes(word))).sum::<u32>();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

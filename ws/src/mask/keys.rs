@@ -91,8 +91,8 @@ impl MaskKeys {
         match &mut self.source {
             Source::System => getrandom::fill(&mut self.block[..]).map_err(RandomError)?,
             Source::Seeded(state) => {
-                for bytes in self.block.chunks_exact_mut(8) {
-                    bytes.copy_from_slice(&splitmix64(state).to_le_bytes());
+                for bytes in self.block.as_chunks_mut::<8>().0 {
+                    *bytes = splitmix64(state).to_le_bytes();
                 }
             }
         }
