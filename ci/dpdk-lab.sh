@@ -3,7 +3,7 @@
 # real clients at their other end, in a network namespace that ends with the suite, however that
 # ends. Wants root, and 256 hugepages of 2 MiB, which it reserves and gives back.
 #
-#   ci/dpdk-lab.sh [tests|devices|autobahn|lcores|wire|trouble|refusals]...   (default: all)
+#   ci/dpdk-lab.sh [tests|devices|autobahn|lcores|wire|capture|trouble|refusals]...   (default: all)
 #
 # tests     the program's tests with DPDK in it, and the dataplane's, with and without hugepages
 # devices   af_packet, tap and af_xdp, each with and without hugepages: ping, Python and Node
@@ -11,6 +11,7 @@
 # autobahn  sections 1-7, 9 and 10 on af_packet, strict
 # lcores    two lcores with a queue pair each, under load from the kernel; `bench` on DPDK, too
 # wire      a load over a wire that loses, reorders, duplicates and delays frames
+# capture   dpdk-dumpcap beside the server: a whole connection, both directions, read by tcpdump
 # trouble   under load: the link goes down and up, packet buffers are few, the interface is deleted;
 #           a killed process left hugepage files
 # refusals  bad EAL arguments, no such device, no hugepages, no privilege, a second process of the
@@ -22,7 +23,7 @@ set -euo pipefail
 . "$repo/ci/lab.sh"
 budget 900 "$@"
 
-all=(tests devices autobahn lcores wire trouble refusals)
+all=(tests devices autobahn lcores wire capture trouble refusals)
 parts=("$@")
 ((${#parts[@]})) || parts=("${all[@]}")
 for part in "${parts[@]}"; do
@@ -224,6 +225,57 @@ run_wire() {
         --timeout 30s
     check "wire: SIGTERM" stop_server "$server_pid"
     stop_all
+}
+
+# Both directions of one connection, from its handshake to its end, as the server's queue had them.
+captures() {
+    local file=$logs/dpdk-lab-capture.pcapng words=$logs/dpdk-lab-capture.log tries=100 dumpcap
+    # Chatty: it counts on one line.
+    dpdk-dumpcap --file-prefix=hioload-lab-capture -q -p -i net_af_packet0 -w "$file" \
+        >"$words" 2>&1 &
+    dumpcap=$!
+    servers+=("$dumpcap")
+    until grep -q '^Capturing on' "$words" || ((tries-- == 0)); do sleep 0.1; done
+    # The line comes before the callbacks are in place.
+    sleep 0.5
+    python_client echo "$url4" || return 1
+    sleep 0.5
+    kill -INT "$dumpcap" && await_exit "$dumpcap" 10 || return 1
+    tcpdump -Annr "$file" >"$words" 2>&1
+    local host=10.$net.0.2.9001 kernel="10.$net.0.1.[0-9]+" seen
+    for seen in "$kernel > $host: Flags \[S\]" "$host > $kernel: Flags \[S\.\]" \
+        "GET /.* HTTP/1\.1" "HTTP/1\.1 101" "$kernel > $host: Flags \[F" \
+        "$host > $kernel: Flags \[F"; do
+        grep -qaE "$seen" "$words" || { say "no \`$seen\` in what was captured" && return 1; }
+    done
+}
+
+# ends_while_captured: a capture under way is no hindrance for a server that is to end.
+ends_while_captured() {
+    dpdk-dumpcap --file-prefix=hioload-lab-capture -q -p -i net_af_packet0 \
+        -w "$logs/dpdk-lab-capture.pcapng" >"$logs/dpdk-lab-capture.log" 2>&1 &
+    local dumpcap=$!
+    servers+=("$dumpcap")
+    sleep 2
+    stop_server "$server_pid" && await_exit "$dumpcap" 15
+}
+
+run_capture() {
+    local folder=$logs/hugetlbfs
+    mkdir -p "$folder"
+    mount -t hugetlbfs none "$folder"
+    net=$((net + 1))
+    pair hd0 hd1
+    kernel hd1 $net
+    start $net --dpdk-capture -- -l 0 -m 64 --huge-dir "$folder" --no-pci --no-telemetry \
+        --file-prefix hioload-lab-capture --vdev net_af_packet0,iface=hd0
+    ready
+    check "capture: a connection, both directions" captures
+    check "capture: SIGTERM while it goes on" ends_while_captured
+    umount "$folder"
+    check "capture: refused where no other process gets in" refused 'captured with .--in-memory' \
+        "$appliance" serve --backend dpdk --address 10.9.0.2/24 --dpdk-capture -- -l 0 --no-pci \
+        --no-telemetry --in-memory -m 64 --vdev net_af_packet0,iface=hd0
 }
 
 # goes_on DEVICE: a load during which the link is down for a moment is answered to the last byte.

@@ -83,6 +83,8 @@ install_dpdk() {
     # For placement by NUMA node; without libudev-dev it doesn't link.
     pkg-config --exists hwloc || apt_install libhwloc-dev
     pkg-config --exists libudev || apt_install libudev-dev
+    # Beside the other programs of DPDK's.
+    want dpdk-dumpcap dpdk-dev
 }
 
 install_valgrind() { want valgrind valgrind; }

@@ -67,6 +67,7 @@ mod tests {
             rx-descriptors = 1024
             tx-descriptors = 512
             mbufs = 8191
+            capture = true
         "#;
         let ms = |ms| Some(Span(Duration::from_millis(ms)));
         let expected = Options {
@@ -106,6 +107,7 @@ mod tests {
                 rx_descriptors: Some(1024),
                 tx_descriptors: Some(512),
                 mbufs: Some(8191),
+                capture: Some(true),
                 eal: ["-l", "1-2", "-a", "0000:03:00.0"].map(String::from).into(),
             },
         };

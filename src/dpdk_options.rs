@@ -25,6 +25,10 @@ pub struct DpdkOptions {
     /// Packet buffers of a queue pair of DPDK [default: follows from its descriptors]
     #[arg(id = "dpdk-mbufs", long = "dpdk-mbufs", value_name = "N")]
     pub mbufs: Option<u32>,
+    /// Let dpdk-dumpcap capture DPDK's packets, which costs a little
+    #[arg(id = "dpdk-capture", long = "dpdk-capture", value_name = "BOOL",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub capture: Option<bool>,
     /// Arguments of DPDK's EAL, in its own syntax, such as -l 1 -a 0000:03:00.0
     #[arg(id = "eal", last = true, value_name = "EAL")]
     pub eal: Vec<String>,
@@ -49,6 +53,7 @@ impl DpdkOptions {
             rx_descriptors: self.rx_descriptors.or(other.rx_descriptors),
             tx_descriptors: self.tx_descriptors.or(other.tx_descriptors),
             mbufs: self.mbufs.or(other.mbufs),
+            capture: self.capture.or(other.capture),
             eal: if self.eal.is_empty() { other.eal } else { self.eal },
         }
     }
@@ -65,6 +70,7 @@ impl DpdkOptions {
         if let Some(mbufs) = self.mbufs {
             dpdk = dpdk.mbufs(mbufs);
         }
+        dpdk = dpdk.capture(self.capture.unwrap_or(false));
         Some(match self.idle {
             Some(Idle::Busy) => dpdk.idle(hioload_ws::Idle::Busy),
             Some(Idle::Adaptive) | None => dpdk.idle(hioload_ws::Idle::Adaptive),

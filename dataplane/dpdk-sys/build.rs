@@ -39,6 +39,7 @@ mod libdpdk {
         "rte_pktmbuf_(pool_create|free|free_bulk)",
         "rte_mempool_(free|avail_count|in_use_count)",
         "rte_thread_(register|unregister)",
+        "rte_pdump_(init|uninit)",
         "rte_lcore_(count|index|to_socket_id|to_cpu_id|cpuset)",
         "rte_get_(next_lcore|main_lcore|tsc_hz)",
         "rte_strerror",
@@ -66,7 +67,7 @@ mod libdpdk {
             println!("cargo::rustc-link-search=native={}", path.display());
         }
         // Of the forty that pkg-config lists. The EAL loads drivers by itself, as plugins.
-        for library in ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_eal"] {
+        for library in ["rte_ethdev", "rte_mbuf", "rte_mempool", "rte_pdump", "rte_eal"] {
             println!("cargo::rustc-link-lib=dylib={library}");
         }
         // The include file and the machine flag of the headers; pkg-config's crate keeps neither.

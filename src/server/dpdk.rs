@@ -27,6 +27,7 @@ pub struct Dpdk {
     pub(crate) rx_descriptors: Option<u16>,
     pub(crate) tx_descriptors: Option<u16>,
     pub(crate) mbufs: Option<u32>,
+    pub(crate) capture: bool,
 }
 
 /// What a worker does while it has nothing to do.
@@ -68,6 +69,14 @@ impl Dpdk {
     /// Packet buffers of each queue pair; follows from its descriptors unless set.
     pub fn mbufs(mut self, mbufs: u32) -> Self {
         self.mbufs = Some(mbufs);
+        self
+    }
+
+    /// Lets DPDK's programs `dpdk-dumpcap` and `dpdk-pdump` capture its packets; not unless set. The
+    /// EAL must let other processes in: not with `--in-memory`, `--no-shconf`, `--no-huge` or
+    /// `--huge-unlink`.
+    pub fn capture(mut self, capture: bool) -> Self {
+        self.capture = capture;
         self
     }
 

@@ -90,6 +90,7 @@ pub(crate) fn take(
             Idle::Adaptive => IdlePolicy::ADAPTIVE,
         },
         mbufs: dpdk.mbufs,
+        capture: dpdk.capture,
         ..defaults
     };
     let (device, queues) = Device::open(&eal, &found.name, &config).map_err(Error::Dpdk)?;

@@ -66,6 +66,16 @@ void hio_free_bulk(struct rte_mbuf **mbufs, unsigned count)
         rte_mempool_put_bulk(pool, (void **)mbufs, simple);
 }
 
+uint16_t hio_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+    return rte_eth_rx_burst(port, queue, mbufs, count);
+}
+
+uint16_t hio_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
+{
+    return rte_eth_tx_burst(port, queue, mbufs, count);
+}
+
 static ssize_t write_log(void *cookie, const char *text, size_t len)
 {
     ((hio_log_sink)cookie)(rte_log_cur_msg_loglevel(), text, len);

@@ -16,6 +16,7 @@
 #include <rte_log.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <rte_pdump.h>
 #include <rte_version.h>
 
 /* RTE_BIT64 and casts vanish in bindgen: spelled as constants they don't. */
@@ -67,6 +68,10 @@ int hio_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned c
 /* rte_pktmbuf_free_bulk, without a look at the second cache line of mbufs that have one segment and
  * one owner, which are nearly all. */
 void hio_free_bulk(struct rte_mbuf **mbufs, unsigned count);
+/* rte_eth_rx_burst and rte_eth_tx_burst as they are in C: with the callbacks of the queue, which
+ * packet capture is made of. */
+uint16_t hio_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
+uint16_t hio_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 /* Sends the log to `sink`, a line or a part of one at a time, at the level of the entry; call it
  * before rte_eal_init. 0 is success. */
 typedef void (*hio_log_sink)(int level, const char *text, size_t len);

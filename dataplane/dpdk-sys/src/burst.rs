@@ -1,5 +1,6 @@
 //! Receiving and sending bursts, and the bytes of an mbuf, over DPDK's fast-path table
-//! (`rte_eth_fp_ops`). Callbacks of queues, which packet capture uses, are not run.
+//! (`rte_eth_fp_ops`). Callbacks of queues, which packet capture is made of, are not run: who wants
+//! them calls `hio_rx_burst` and `hio_tx_burst`, the same in C.
 
 use crate::{rte_eth_fp_ops, rte_mbuf};
 

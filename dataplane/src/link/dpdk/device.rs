@@ -8,9 +8,11 @@ use std::sync::Arc;
 use hioload_dpdk_sys as sys;
 use hioload_stack::{LinkInfo, Offloads};
 
+use super::capture;
 use super::eal::{self, DeviceInfo, Eal};
 use super::events;
 use super::explain::{self, DpdkError};
+use super::mbuf::Bursts;
 use super::mempool::Mempool;
 use super::queue::Queue;
 use super::relay::Relay;
@@ -43,6 +45,11 @@ pub struct DeviceConfig {
     pub mbufs: Option<u32>,
     /// Checksums are left to the device as far as it can.
     pub offloads: bool,
+    /// DPDK's capture programs may look at the frames. Costs a call through C a burst, and mempools
+    /// without caches, as threads can't be registered then: open it before any thread is. Wants an
+    /// EAL that lets other processes in: not `--in-memory`, `--no-shconf`, `--no-huge` or
+    /// `--huge-unlink`.
+    pub capture: bool,
 }
 
 impl Default for DeviceConfig {
@@ -57,6 +64,7 @@ impl Default for DeviceConfig {
             idle: IdlePolicy::Busy,
             mbufs: None,
             offloads: true,
+            capture: false,
         }
     }
 }
@@ -168,6 +176,8 @@ pub struct DeviceReport {
     pub promiscuous: bool,
     /// How workers wait when nothing comes.
     pub waiting: Waiting,
+    /// DPDK's capture programs may look at the frames.
+    pub capture: bool,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -188,13 +198,14 @@ impl fmt::Display for DeviceReport {
             f,
             "{} ({}), node {node}, station {mac}, MTU {mtu}; {queues} queue pair(s){spread}; \
              {rx_descriptors}/{tx_descriptors} descriptors and {mbufs} mbufs each; checksums \
-             verified {}, made {}; {}{}",
+             verified {}, made {}; {}{}{}",
             info.name,
             info.driver,
             by_device(self.checks_rx),
             by_device(self.offloads.tx_tcp_checksum),
             self.waiting,
             if self.promiscuous { "; promiscuous" } else { "" },
+            if self.capture { "; dpdk-dumpcap may capture" } else { "" },
         )
     }
 }
@@ -220,12 +231,15 @@ impl Device {
     ///
     /// # Errors
     /// There is no such device, it is open already, there isn't the memory, it can't do what was
-    /// asked.
+    /// asked; packets are to be captured, and the EAL's arguments shut others out.
     pub fn open(
         eal: &Eal,
         name: &str,
         config: &DeviceConfig,
     ) -> Result<(Device, Vec<Queue>), DpdkError> {
+        if config.capture {
+            capture::offer(eal)?;
+        }
         let known = eal.device(name)?;
         let port = known.port;
         events::claim(port, name)?;
@@ -256,6 +270,7 @@ impl Device {
             offloads: terms.offloads(),
             promiscuous,
             waiting: setup.waiting,
+            capture: config.capture,
             warnings: terms.warnings.clone(),
             info: known,
         };
@@ -366,6 +381,14 @@ impl Device {
 impl Open {
     pub(super) fn checks_rx(&self) -> bool {
         self.report.checks_rx
+    }
+
+    /// How bursts are done on its queues.
+    pub(super) fn bursts(&self) -> Bursts {
+        match self.report.capture {
+            true => Bursts::WithCallbacks,
+            false => Bursts::Bare,
+        }
     }
 
     pub(super) fn name(&self) -> &str {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hioload_dpdk_sys as sys;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 
+use super::capture;
 use super::explain::{self, DpdkError};
 
 /// `rte_eal_init` can't be called again, not even after `rte_eal_cleanup`.
@@ -28,11 +29,14 @@ pub(super) fn control() -> MutexGuard<'static, ()> {
 /// ended.
 #[derive(Clone, Debug)]
 pub struct Eal {
-    _started: Arc<Started>,
+    started: Arc<Started>,
 }
 
 #[derive(Debug)]
-struct Started(());
+struct Started {
+    arguments: Vec<String>,
+    captures: AtomicBool,
+}
 
 /// What there is to know of a device before it is opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,10 +115,11 @@ impl Eal {
             let is_root = rustix::process::geteuid().is_root();
             return Err(explain::start_failed(&given, number, is_root));
         }
-        let eal = Eal { _started: Arc::new(Started(())) };
+        let started = Started { arguments: given, captures: AtomicBool::new(false) };
+        let eal = Eal { started: Arc::new(started) };
         // The rest is for the program, which has none here.
         let understood = parsed as usize + 1;
-        match given.get(understood.saturating_sub(1)) {
+        match eal.arguments().get(understood.saturating_sub(1)) {
             Some(rest) => Err(DpdkError::new(
                 format!("`{rest}` is not an option of the EAL"),
                 "options begin with - or --; leave it out, or write it behind its option",
@@ -135,6 +140,21 @@ impl Eal {
     pub fn has_hugepages(&self) -> bool {
         // SAFETY: the EAL was started.
         unsafe { sys::rte_eal_has_hugepages() == 1 }
+    }
+
+    /// What it was started with.
+    pub(super) fn arguments(&self) -> &[String] {
+        &self.started.arguments
+    }
+
+    /// Packet capture is offered from now on; true where it wasn't before.
+    pub(super) fn capture_is_new(&self) -> bool {
+        !self.started.captures.swap(true, Ordering::AcqRel)
+    }
+
+    /// Packet capture is offered, which secondary processes do.
+    pub(super) fn offers_capture(&self) -> bool {
+        self.started.captures.load(Ordering::Acquire)
     }
 
     /// The devices that there are.
@@ -217,6 +237,9 @@ impl Eal {
 
 impl Drop for Started {
     fn drop(&mut self) {
+        if self.captures.load(Ordering::Acquire) {
+            capture::withdraw();
+        }
         // SAFETY: whoever uses the EAL holds a clone, and this was the last.
         unsafe { sys::rte_eal_cleanup() };
     }

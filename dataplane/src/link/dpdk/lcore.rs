@@ -35,7 +35,7 @@ pub struct LcoreTask<T> {
 /// A thread of the program that DPDK knows; it forgets it when this is dropped, on the same thread.
 #[derive(Debug)]
 pub struct RegisteredThread {
-    /// It had no number before.
+    /// It was given its number here.
     ours: bool,
     /// It is dropped on the thread that it names.
     _here: PhantomData<*const ()>,
@@ -97,13 +97,16 @@ impl Eal {
     }
 
     /// Makes the calling thread known to DPDK, with the cores that it may run on now: pin it before.
-    /// On an lcore of the EAL's nothing is to be done.
+    /// On an lcore of the EAL's nothing is to be done. Nor is it where packets may be captured: DPDK
+    /// has either threads that it didn't make or secondary processes, and mempools work by atomic
+    /// operations for a thread that it doesn't know.
     ///
     /// # Errors
     /// There are as many as DPDK was built for (128).
     pub fn register_thread(&self) -> Result<RegisteredThread, DpdkError> {
         // SAFETY: reads a number of this thread.
-        let ours = unsafe { sys::hio_lcore_id() == sys::hio_lcore_none() };
+        let unknown = unsafe { sys::hio_lcore_id() == sys::hio_lcore_none() };
+        let ours = unknown && !self.offers_capture();
         explain::forget();
         // SAFETY: the EAL was started.
         if ours && unsafe { sys::rte_thread_register() } != 0 {
@@ -153,7 +156,7 @@ impl<T> LcoreTask<T> {
 }
 
 impl RegisteredThread {
-    /// The number that DPDK gave it.
+    /// The number that DPDK gave it; `LCORE_ID_ANY` (`u32::MAX`) where it has none.
     #[must_use]
     pub fn lcore(&self) -> u32 {
         // SAFETY: reads a number of this thread.

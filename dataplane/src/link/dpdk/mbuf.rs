@@ -112,6 +112,15 @@ impl Drop for Mbuf {
     }
 }
 
+/// How bursts are received and sent.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Bursts {
+    /// In Rust, straight to the driver.
+    Bare,
+    /// In C, with the callbacks that packet capture hangs on a queue.
+    WithCallbacks,
+}
+
 /// Gives many back at once.
 #[inline]
 pub(super) fn free_all<const N: usize>(mbufs: &mut ArrayVec<Mbuf, N>) {
@@ -132,8 +141,8 @@ pub(super) fn free_all<const N: usize>(mbufs: &mut ArrayVec<Mbuf, N>) {
 /// The port is started and has that queue, which no other thread uses.
 #[inline]
 pub(super) unsafe fn receive<const N: usize>(
-    port: u16,
-    queue: u16,
+    bursts: Bursts,
+    (port, queue): (u16, u16),
     mbufs: &mut ArrayVec<Mbuf, N>,
     max: usize,
 ) -> usize {
@@ -142,7 +151,11 @@ pub(super) unsafe fn receive<const N: usize>(
     // SAFETY: an `Mbuf` is a pointer; the device fills in the first `count`, which are ours then.
     unsafe {
         let free = mbufs.as_mut_ptr().add(len).cast::<*mut sys::rte_mbuf>();
-        let count = usize::from(sys::rx_burst(port, queue, slice::from_raw_parts_mut(free, max)));
+        let count = match bursts {
+            Bursts::Bare => sys::rx_burst(port, queue, slice::from_raw_parts_mut(free, max)),
+            Bursts::WithCallbacks => sys::hio_rx_burst(port, queue, free, max as u16),
+        };
+        let count = usize::from(count);
         mbufs.set_len(len + count);
         count
     }
@@ -156,8 +169,8 @@ pub(super) unsafe fn receive<const N: usize>(
 /// dropped, and counted in what is returned second.
 #[inline]
 pub(super) unsafe fn send<const N: usize>(
-    port: u16,
-    queue: u16,
+    bursts: Bursts,
+    (port, queue): (u16, u16),
     mbufs: &mut ArrayVec<Mbuf, N>,
     prepare: bool,
 ) -> (usize, usize) {
@@ -170,8 +183,13 @@ pub(super) unsafe fn send<const N: usize>(
         // SAFETY: as the caller says.
         good = usize::from(unsafe { sys::tx_prepare(port, queue, all) });
     }
-    // SAFETY: as the caller says.
-    let sent = usize::from(unsafe { sys::tx_burst(port, queue, &mut all[..good]) });
+    // SAFETY: as the caller says; there are `good` at least.
+    let sent = usize::from(unsafe {
+        match bursts {
+            Bursts::Bare => sys::tx_burst(port, queue, &mut all[..good]),
+            Bursts::WithCallbacks => sys::hio_tx_burst(port, queue, raw, good as u16),
+        }
+    });
     // SAFETY: the first `sent` are the device's now; the others move to the front, each once.
     unsafe {
         mbufs.set_len(0);

@@ -6,8 +6,8 @@
 //! and is used there alone. Rooms: `eal` and `explain` (start, and why it failed), `lcore` (threads),
 //! `device`, `setup` and
 //! `negotiate` (what a port can do, and is told), `events` (link state, removal), `interrupt` (sleep),
-//! `spread` (which queue a flow meets) and `relay` (what all queues must hear), `mempool`, `mbuf`,
-//! and `queue`, the hot path.
+//! `spread` (which queue a flow meets) and `relay` (what all queues must hear), `capture` (by other
+//! programs), `mempool`, `mbuf`, and `queue`, the hot path.
 //!
 //! What a frame costs here, beside the device's own work. In: the mbuf's first cache line, which the
 //! driver has just written, and the frame's first line, asked for as the burst arrives and read by
@@ -19,6 +19,7 @@
 //! back reads its first line only. `examples/queue_cost.rs` counts it: 144 instructions, 30 to 45
 //! cycles, for a frame out and in again, net_ring's own part included.
 
+mod capture;
 mod device;
 mod eal;
 mod events;

@@ -14,7 +14,7 @@ use hioload_stack::{BURST, Link, LinkInfo, LinkRx, LinkTx, RxChecksum, RxFrame, 
 use super::device::Open;
 use super::events;
 use super::interrupt::Interrupt;
-use super::mbuf::{self, Mbuf};
+use super::mbuf::{self, Bursts, Mbuf};
 use super::relay::{Relay, concerns_all};
 use super::spread::Spread;
 use crate::link::{Attention, IdlePolicy, Port, cycles};
@@ -87,6 +87,7 @@ pub struct Queue {
 pub struct QueueRx {
     port: u16,
     queue: u16,
+    bursts: Bursts,
     /// The device's verdict on checksums counts.
     checks: bool,
     burst: ArrayVec<Mbuf, BURST>,
@@ -103,6 +104,7 @@ pub struct QueueRx {
 pub struct QueueTx {
     port: u16,
     queue: u16,
+    bursts: Bursts,
     /// The device may want to look at headers first.
     prepare: bool,
     queued: ArrayVec<Mbuf, BURST>,
@@ -130,6 +132,7 @@ impl Queue {
         let rx = QueueRx {
             port,
             queue,
+            bursts: open.bursts(),
             checks: open.checks_rx(),
             burst: ArrayVec::new(),
             relay,
@@ -141,6 +144,7 @@ impl Queue {
         let tx = QueueTx {
             port,
             queue,
+            bursts: open.bursts(),
             prepare: info.offloads.tx_ip_checksum || info.offloads.tx_tcp_checksum,
             queued: ArrayVec::new(),
             fresh: ArrayVec::new(),
@@ -240,11 +244,12 @@ impl LinkRx for QueueRx {
             self.told.clear();
         }
         let max = max.min(BURST);
+        let of = (self.port, self.queue);
         let mut room = max;
         while room > 0 {
             // SAFETY: `Open` keeps the port started, and this is the queue's only user.
             let count =
-                unsafe { mbuf::receive(self.port, self.queue, &mut self.burst, room.min(AT_ONCE)) };
+                unsafe { mbuf::receive(self.bursts, of, &mut self.burst, room.min(AT_ONCE)) };
             if count < AT_ONCE {
                 break;
             }
@@ -381,11 +386,12 @@ impl LinkTx for QueueTx {
 
     #[inline]
     fn flush(&mut self) {
+        let to = (self.port, self.queue);
         // Each round but the last sends a frame or drops one.
         while !self.queued.is_empty() {
             // SAFETY: `Open` keeps the port started, and this is the queue's only user.
             let (sent, refused) =
-                unsafe { mbuf::send(self.port, self.queue, &mut self.queued, self.prepare) };
+                unsafe { mbuf::send(self.bursts, to, &mut self.queued, self.prepare) };
             self.counters.tx_frames_total.add(sent as u64);
             self.counters.tx_refused_total.add(refused as u64);
             if sent + refused == 0 {
