@@ -133,7 +133,7 @@ run_tests() {
     for memory in yes no; do
         check "tests, hugepages: $memory" env HIOLOAD_DPDK_HUGEPAGES=$memory \
             cargo test --offline --quiet -p hioload-dataplane --features lab,dpdk \
-            --test dpdk --test dpdk_idle --test dpdk_trouble -- --test-threads=4
+            --test dpdk --test dpdk_allocations --test dpdk_idle --test dpdk_trouble -- --test-threads=4
     done
 }
 
