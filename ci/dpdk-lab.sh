@@ -3,12 +3,13 @@
 # real clients at their other end, in a network namespace that ends with the suite, however that
 # ends. Wants root, and 256 hugepages of 2 MiB, which it reserves and gives back.
 #
-#   ci/dpdk-lab.sh [tests|devices|autobahn|lcores|wire|capture|trouble|refusals]...   (default: all)
+#   ci/dpdk-lab.sh [tests|devices|autobahn|memory|lcores|wire|capture|trouble|refusals]...   (default: all)
 #
 # tests     the program's tests with DPDK in it, and the dataplane's, with and without hugepages
 # devices   af_packet, tap and af_xdp, each with and without hugepages: ping, Python and Node
 #           clients, IPv4 and IPv6, broadcast, a drain under way
 # autobahn  sections 1-7, 9 and 10 on af_packet, strict
+# memory    without -m: hugepages are taken as the pools of one queue, and of two, need them
 # lcores    two lcores with a queue pair each, under load from the kernel; `bench` on DPDK, too
 # wire      a load over a wire that loses, reorders, duplicates and delays frames
 # capture   dpdk-dumpcap beside the server: a whole connection, both directions, read by tcpdump
@@ -23,7 +24,7 @@ set -euo pipefail
 . "$repo/ci/lab.sh"
 budget 900 "$@"
 
-all=(tests devices autobahn lcores wire capture trouble refusals)
+all=(tests devices autobahn memory lcores wire capture trouble refusals)
 parts=("$@")
 ((${#parts[@]})) || parts=("${all[@]}")
 for part in "${parts[@]}"; do
@@ -162,6 +163,33 @@ run_autobahn() {
     serve_on af-packet huge --max-frame 16MiB --max-message 16MiB
     check "af-packet: autobahn 1-7, 9 and 10" bash "$repo/ci/autobahn.sh" --url "$url4"
     check "af-packet: SIGTERM" stop_server "$server_pid"
+}
+
+# takes_what_it_needs QUEUES: the EAL maps the pages of the queues' pools, and few besides.
+takes_what_it_needs() {
+    local queues=$1 folder=$logs/hugetlbfs page=$((2 << 20)) mbufs pages least most
+    mkdir -p "$folder"
+    mount -t hugetlbfs none "$folder"
+    net=$((net + 1))
+    pair hd0 hd1
+    kernel hd1 $net
+    start $net --workers "$queues" -- --huge-dir "$folder" --no-pci --no-telemetry \
+        --file-prefix hioload-lab-memory --vdev "net_af_packet0,iface=hd0,qpairs=$queues"
+    ready
+    mbufs=$(sed -n 's/.* \([0-9]*\) mbufs each.*/\1/p' "$log")
+    pages=$(compgen -G "$folder/hioload-lab-memorymap_*" | wc -l)
+    # An mbuf is 128 bytes of its own, 64 of its pool's, 128 of headroom and 2,048 of frame. A pool
+    # has its ring and caches besides, and begins and ends where it will; DPDK has tables.
+    least=$((queues * mbufs * 2368 / page)) most=$((queues * (mbufs * 2368 / page + 2) + 1))
+    answers_ping "10.$net.0.2" && stop_server "$server_pid" || return 1
+    umount "$folder"
+    ((mbufs > 0 && pages >= least && pages <= most)) ||
+        { say "$pages pages for $queues x $mbufs mbufs, not $least to $most" && return 1; }
+}
+
+run_memory() {
+    check "no -m: pages for one queue" takes_what_it_needs 1
+    check "no -m: pages for two queues" takes_what_it_needs 2
 }
 
 run_lcores() {
