@@ -146,7 +146,8 @@ impl<H: Handler> Rig<H> {
         let worker = Worker::new(backend, handler, parts, clock.now());
         let client =
             Stack::new(client, &config(&net, 1), clock.now()).expect("a good configuration");
-        let _devices = [at_server, at_client];
+        // In this order they are closed: the client leaves first.
+        let _devices = [at_client, at_server];
         Rig { worker, client, clock, peers: Vec::new(), net, taken: 0, _devices }
     }
 
