@@ -14,7 +14,7 @@
 # wire      a load over a wire that loses, reorders, duplicates and delays frames
 # capture   dpdk-dumpcap beside the server: a whole connection, both directions, read by tcpdump
 # trouble   under load: the link goes down and up, packet buffers are few, the interface is deleted;
-#           a killed process left hugepage files
+#           a killed process left hugepage files; the other side of a vhost link was killed
 # refusals  bad EAL arguments, no such device, no hugepages, no privilege, a second process of the
 #           same name: each a message and an exit code, within seconds
 set -euo pipefail
@@ -346,6 +346,29 @@ survives_a_kill() {
     umount "$folder"
 }
 
+# ends_without_a_peer: who takes frames is killed under load; the ring that stays full then doesn't
+# keep the server from ending.
+ends_without_a_peer() {
+    local socket=$logs/dpdk-lab-vhost common=(--in-memory --single-file-segments -m 64 --no-pci
+        --no-telemetry) bench
+    net=$((net + 1))
+    rm -f "$socket"
+    start $net --drain-limit 5s -- -l 0 "${common[@]}" --vdev "net_vhost0,iface=$socket,queues=1"
+    ready
+    "$appliance" bench "$url4" --backend dpdk --address "10.$net.0.1/24" --connections 50 \
+        --size 1-4096 --depth 4 --duration 60s -- -l 1 "${common[@]}" \
+        --vdev "net_virtio_user0,path=$socket,queues=1" >"$logs/dpdk-lab-bench.log" 2>&1 &
+    bench=$!
+    servers+=("$bench")
+    local tries=200
+    until grep -q '[1-9][0-9,]* messages/s' "$logs/dpdk-lab-bench.log" || ((tries-- == 0)); do
+        sleep 0.1
+    done
+    kill -KILL "$bench"
+    wait "$bench" 2>/dev/null || true
+    ((tries > 0)) && stop_server "$server_pid"
+}
+
 run_trouble() {
     local device
     for device in af-packet af-xdp; do
@@ -362,6 +385,7 @@ run_trouble() {
         --duration 3s --timeout 20s
     check "few packet buffers: SIGTERM" stop_server "$server_pid"
     check "killed with hugepage files in place" survives_a_kill
+    check "the peer of a vhost link was killed: SIGTERM" ends_without_a_peer
 }
 
 # refused PATTERN COMMAND...: it ends by itself within 20 s, with exit code 1 or 2 and a message.

@@ -200,6 +200,42 @@ fn a_device_is_opened_once_and_again_when_its_queues_are_gone() {
 }
 
 #[test]
+fn a_ring_that_stays_full_costs_frames_and_holds_nobody_up() {
+    let eal = common::dpdk::eal();
+    let info = eal.attach("net_ring_full").expect("a ring");
+    let (device, mut queues) =
+        Device::open(eal, &info.name, &Site::config()).unwrap_or_else(|error| panic!("{error}"));
+    let mut queue = queues.remove(0);
+    let counters = queue.counters();
+    let thread = eal.register_thread().expect("a number");
+    let (rx, tx) = queue.split();
+    // The ring comes back to this port, and nobody takes what is in it.
+    let began = Instant::now();
+    while counters.snapshot().tx_stuck_total == 0 {
+        if tx.room() > 0
+            && let Some(frame) = tx.next(60)
+        {
+            frame.fill(1);
+            tx.commit(TxMeta::default());
+        }
+        tx.flush();
+        assert!(began.elapsed() < PATIENCE, "it waits for room: {:?}", counters.snapshot());
+    }
+    assert!(tx.room() > 0);
+    let lost = counters.snapshot().tx_stuck_total;
+    while rx.receive(64) > 0 {}
+    tx.next(100).expect("an mbuf").fill(2);
+    tx.commit(TxMeta::default());
+    tx.flush();
+    assert_eq!(rx.receive(64), 1, "it goes on where the ring has room again");
+    assert_eq!(rx.frame(0).bytes, [2; 100]);
+    assert_eq!(counters.snapshot().tx_stuck_total, lost);
+    assert_eq!(rx.receive(64), 0);
+    drop((queue, device, thread));
+    eal.detach("net_ring_full").expect("it is closed");
+}
+
+#[test]
 fn a_link_without_a_kernel_carries_every_frame_both_ways() {
     if !common::dpdk::eal().has_hugepages() {
         // Plain memory can't be shown to the other side.

@@ -59,6 +59,9 @@ hioload_core::counters! {
         counter tx_ring_full_total,
         /// Frames that the device refused to send, and dropped.
         counter tx_refused_total,
+        /// Frames dropped as the device's ring took none for a second: its link is down, or nobody
+        /// is at the other end.
+        counter tx_stuck_total,
         /// Frames that were given to the other workers of the device as well.
         counter relayed_total,
         /// Copies of such frames that another worker had no room for.
@@ -113,6 +116,8 @@ pub struct QueueTx {
     len: usize,
     /// The device's ring had no room for all that is queued.
     full: bool,
+    /// Cycles when it was found full, if it took no frame since; else 0.
+    full_since: u64,
     counters: Arc<QueueCounters>,
     open: Arc<Open>,
 }
@@ -129,6 +134,8 @@ impl Queue {
     ) -> Queue {
         let counters = Arc::new(QueueCounters::default());
         let port = open.port;
+        // Measures them, which is not for a worker's loop.
+        let _ = cycles::per_second();
         let rx = QueueRx {
             port,
             queue,
@@ -150,6 +157,7 @@ impl Queue {
             fresh: ArrayVec::new(),
             len: 0,
             full: false,
+            full_since: 0,
             counters: Arc::clone(&counters),
             open,
         };
@@ -397,10 +405,29 @@ impl LinkTx for QueueTx {
             if sent + refused == 0 {
                 self.counters.tx_ring_full_total.inc();
                 self.full = true;
+                self.consider_full_ring();
                 return;
             }
+            self.full_since = 0;
         }
         self.full = false;
+    }
+}
+
+impl QueueTx {
+    /// The ring took nothing. Where that goes on, frames are lost as on any bad wire: those who wait
+    /// for room, a connection that is to be reset among them, would else wait as long as the link is
+    /// down, and a server that is to end with them.
+    #[cold]
+    fn consider_full_ring(&mut self) {
+        let now = cycles::now();
+        if self.full_since == 0 {
+            self.full_since = now;
+        } else if now.saturating_sub(self.full_since) > cycles::per_second() {
+            self.counters.tx_stuck_total.add(self.queued.len() as u64);
+            mbuf::free_all(&mut self.queued);
+            self.full = false;
+        }
     }
 }
 
@@ -414,10 +441,6 @@ struct Doubt {
 
 impl Doubt {
     fn about(if_index: u32) -> Doubt {
-        if if_index != 0 {
-            // Measures them, which is not for a worker's loop.
-            let _ = cycles::per_second();
-        }
         Doubt { if_index, next: 0 }
     }
 
