@@ -51,17 +51,21 @@ unsafe extern "C" {
 // A program's functions come before those of its libraries, for the libraries too. `free` stays the
 // C library's, which these blocks are from.
 
+/// # Safety
+/// As C's: any size will do.
 // SAFETY: it counts, and is the C library's otherwise, as are the following.
 #[unsafe(no_mangle)]
-extern "C" fn malloc(size: usize) -> *mut c_void {
+unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
     took();
     // SAFETY: any size will do.
     unsafe { __libc_malloc(size) }
 }
 
+/// # Safety
+/// As C's: any numbers will do.
 // SAFETY: as `malloc`.
 #[unsafe(no_mangle)]
-extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
+unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     took();
     // SAFETY: any numbers will do.
     unsafe { __libc_calloc(count, size) }
@@ -77,9 +81,11 @@ unsafe extern "C" fn realloc(block: *mut c_void, size: usize) -> *mut c_void {
     unsafe { __libc_realloc(block, size) }
 }
 
+/// # Safety
+/// As C's: any numbers will do.
 // SAFETY: as `malloc`.
 #[unsafe(no_mangle)]
-extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
+unsafe extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
     took();
     // SAFETY: any numbers will do.
     unsafe { __libc_memalign(align, size) }

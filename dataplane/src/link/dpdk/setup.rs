@@ -85,8 +85,8 @@ impl Setup {
         let _control = eal::control();
         let Setup { port, terms, known, waiting, .. } = self;
         let mut key = [0u8; KEY_MAX];
-        for pair in key.chunks_exact_mut(KEY_WORD.len()) {
-            pair.copy_from_slice(&KEY_WORD);
+        for word in key.as_chunks_mut().0 {
+            *word = KEY_WORD;
         }
         // SAFETY: plain numbers and pointers, for which zero is a value.
         let mut conf: sys::rte_eth_conf = unsafe { std::mem::zeroed() };
