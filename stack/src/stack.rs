@@ -261,8 +261,8 @@ impl<L: Link> Stack<L> {
         }
         let Some(slot) = self.tcp.table.slot(index) else { return };
         let now = self.now;
-        self.tcp.table.slots.with(slot, |socket, live| {
-            socket.close();
+        // The socket is closed where the connection is settled.
+        self.tcp.table.slots.with(slot, |_, live| {
             if !live.closing {
                 live.closing = true;
                 live.began = now;

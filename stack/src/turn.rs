@@ -80,7 +80,7 @@ impl TxTurn<'_> {
         let Some((index, slot)) = self.thawed(id) else { return false };
         let built = self.lending.with(|table| {
             table.slots.with(slot, |socket, live| {
-                if live.growing.is_some() {
+                if live.growing.is_some() || live.closing {
                     return false;
                 }
                 let built = socket.send(|ring| match ring.get_mut(..len) {
@@ -144,7 +144,7 @@ impl TxTurn<'_> {
         let (offer, first) = self.lending.with(|table| {
             table.slots.with(slot, |socket, live| {
                 let first = !std::mem::replace(&mut live.touched, true);
-                if !socket.may_send() {
+                if !socket.may_send() || live.closing {
                     return (Offer::Taken, first);
                 }
                 let room = socket.send_capacity() - socket.send_queue();

@@ -285,6 +285,12 @@ fn expire(
         for _ in 0..2 {
             let _gone = socket.recv(|bytes| (bytes.len(), ()));
         }
+        // In LAST-ACK smoltcp takes no window from a segment that acknowledges nothing new: where the
+        // peer closed its window under data in flight and opened it again, that data would never
+        // leave. So the peer that has finished gets our FIN when he has all the rest.
+        if socket.state() != State::CloseWait || socket.send_queue() == 0 {
+            socket.close();
+        }
     }
     if live.growing.is_some_and(|since| now >= since.after(GROW_PATIENCE)) {
         // The peer never lets it rest: it lives with the rings that it has.

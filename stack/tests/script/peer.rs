@@ -132,6 +132,12 @@ impl Script {
 
     /// Sends a segment and lets the stack have its turn.
     pub fn raw(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8], data: &[u8]) {
+        self.put(seq, ack, flags, options, data);
+        self.turn();
+    }
+
+    /// Sends a segment, which the stack will find in its next turn.
+    pub fn put(&mut self, seq: u32, ack: u32, flags: u8, options: &[u8], data: &[u8]) {
         let mut tcp = Vec::new();
         tcp.extend(self.port.to_be_bytes());
         tcp.extend(self.local.to_be_bytes());
@@ -144,7 +150,6 @@ impl Script {
         tcp.extend(data);
         let packet = packet(ip(self.v6, 0), ip(self.v6, 1), 6, 64, &tcp, 16);
         self.ip(&packet);
-        self.turn();
     }
 
     /// Sends the next segment in order.

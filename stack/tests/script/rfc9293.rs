@@ -169,9 +169,11 @@ fn the_peer_finishes_first() {
     script.say(b"still here");
     let sent = script.take().pop().unwrap();
     assert_eq!((sent.ack, &sent.data[..]), (1005, &b"still here"[..]));
-    script.ack += 10;
     script.stack.close(script.id());
     script.turn();
+    assert_eq!(script.take(), [], "the FIN waits for the last acknowledgement");
+    script.ack += 10;
+    script.send(ACK, &[]);
     assert_eq!(script.take().pop().unwrap().flags & FIN, FIN);
     script.ack += 1;
     script.send(ACK, &[]);
@@ -300,4 +302,60 @@ fn a_peer_is_asked_where_it_is_without_a_byte_of_garbage() {
     }
     let again = script.take().pop().unwrap();
     assert_eq!((again.seq, again.data.len()), (script.ack, 340));
+}
+
+/// Who finished before the window closes for a moment.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Finished {
+    Nobody,
+    Peer,
+    Us,
+    PeerThenUs,
+    UsThenPeer,
+}
+
+#[test]
+fn a_window_that_closes_for_a_moment_holds_nothing_up() {
+    use Finished::*;
+    for finished in [Nobody, Peer, Us, PeerThenUs, UsThenPeer] {
+        for together in [false, true] {
+            let mut script = Script::with(true, StackConfig { freeze_after: None, ..config(1) });
+            script.open();
+            script.window = 1000;
+            let peer_first = matches!(finished, Peer | PeerThenUs);
+            script.send(if peer_first { ACK | FIN } else { ACK }, b"");
+            script.say(&[7; 1500]);
+            if !matches!(finished, Nobody | Peer) {
+                let id = script.id();
+                script.stack.close(id);
+                script.turn();
+            }
+            if finished == UsThenPeer {
+                script.send(ACK | FIN, b"");
+            }
+            let sent: usize = script.take().iter().map(|segment| segment.data.len()).sum();
+            assert_eq!(sent, 1000);
+            // It has no room for the last 32 bytes, throws them away, and then has room for all.
+            let (seq, ack) = (script.seq, script.ack + 968);
+            script.window = 0;
+            match together {
+                true => script.put(seq, ack, ACK, &[], b""),
+                false => script.raw(seq, ack, ACK, &[], b""),
+            }
+            script.window = 3000;
+            script.raw(seq, ack, ACK, &[], b"");
+            script.wait(ms(5000));
+            let mut came = vec![false; 532];
+            for segment in script.take() {
+                let at = segment.seq.wrapping_sub(ack) as usize;
+                (at..at + segment.data.len()).for_each(|n| came[n] = true);
+            }
+            assert!(came.iter().all(|&came| came), "{finished:?}, together: {together}");
+            // All of it is there: now our FIN comes, if we have finished.
+            script.raw(seq, ack + 532, ACK, &[], b"");
+            script.wait(ms(5000));
+            let fins = script.take().iter().filter(|segment| segment.flags & FIN != 0).count();
+            assert_eq!(fins > 0, !matches!(finished, Nobody | Peer), "{finished:?}");
+        }
+    }
 }
