@@ -272,9 +272,8 @@ impl ClientBuilder {
         self.check()?;
         let target = Arc::new(self.target()?);
         let make = Arc::new(make);
-        // On a network of their own, connections take no descriptors.
-        let wanted = if self.launch.network.is_some() { 0 } else { self.connections };
-        self.launch.start(None, ("connections", wanted), &mut || {
+        let wanted = ("connections", self.connections);
+        self.launch.start(None, wanted, &mut || {
             let (make, target) = (Arc::clone(&make), Arc::clone(&target));
             Box::new(move |worker: &WorkerContext| make(worker, &target))
         })

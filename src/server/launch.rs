@@ -147,7 +147,10 @@ impl Launch {
     ) -> Result<Running, Error> {
         let mut warnings = Vec::new();
         let descriptors = host::raise_descriptors();
-        host::compare_descriptors(wanted.0, wanted.1, descriptors, &mut warnings);
+        // On a network of their own, connections take none.
+        if self.network.is_none() {
+            host::compare_descriptors(wanted.0, wanted.1, descriptors, &mut warnings);
+        }
         let (topology, usable) = (Topology::read(), host::usable_cpus());
         let chosen = self.choose()?;
         let workers = resolved_workers(self.workers, usable);
