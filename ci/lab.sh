@@ -16,16 +16,6 @@ check() {
     fi
 }
 
-# launch LOG COMMAND...: starts a server in the background; its log is $log, its pid $server_pid.
-launch() {
-    log=$1
-    shift
-    : >"$log"
-    NO_COLOR=1 "$@" >"$log" 2>&1 &
-    server_pid=$!
-    servers+=("$server_pid")
-}
-
 # ready: waits until the server that was launched listens on two addresses.
 ready() {
     local tries=400

@@ -70,16 +70,22 @@ build_chat() {
     [[ -n ${HIOLOAD_CHAT:-} ]] || cargo build --release --quiet --example chat
 }
 
+# launch LOG COMMAND...: starts a server in the background; its log is $log, its pid $server_pid.
+launch() {
+    log=$1
+    shift
+    : >"$log"
+    NO_COLOR=1 "$@" >"$log" 2>&1 &
+    server_pid=$!
+    servers+=("$server_pid")
+}
+
 # start_server LOG COMMAND...: starts it in the background, waits until it says `listening on`
 # for each --listen argument and accepts there. Sets server_pid, url4 and, if asked for, url6.
 start_server() {
-    local log=$1 wanted=0 word tries=200
-    shift
-    for word in "$@"; do [[ $word == --listen ]] && wanted=$((wanted + 1)); done
-    : >"$log"
-    NO_COLOR=1 "$@" >>"$log" 2>&1 &
-    server_pid=$!
-    servers+=("$server_pid")
+    local log wanted=0 word tries=200
+    for word in "${@:2}"; do [[ $word == --listen ]] && wanted=$((wanted + 1)); done
+    launch "$@"
     while (($(listening "$log" | wc -l) < wanted)); do
         kill -0 "$server_pid" 2>/dev/null || die "the server ended at once: $* ($(tail -n 3 "$log"))"
         ((tries-- > 0)) || die "the server was not ready within 10 s: $* ($(tail -n 3 "$log"))"
