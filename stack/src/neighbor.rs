@@ -5,8 +5,9 @@
 //!
 //! Whoever can send us a packet can have us ask for its source address, one multicast frame each: how
 //! many new addresses are asked for a second is limited, and they give way to all others where the
-//! cache is full (RFC 6583 §7). Not so for neighbours that are trusted: routers, those that answered before, and those that we open connections to. A silent one
-//! keeps its entry, and is asked once a second at most.
+//! cache is full (RFC 6583 §7). Not so for neighbours that are trusted: routers, those that answered
+//! before, and those that we open connections to. A silent one keeps its entry, and is asked once a
+//! second at most.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

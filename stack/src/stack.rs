@@ -372,8 +372,8 @@ impl<L: Link> Stack<L> {
     /// The congestion window of a connection, in bytes: what may be in flight for the sake of the path
     /// (RFC 5681). smoltcp tells it in its debugging output only, behind the bytes of both rings, so
     /// this takes as long as printing those: 0.05 ms with the smallest rings, 0.4 ms with the middle
-    /// ones, 1.7 ms with the largest. `None` for one that is frozen or dead, and where a self-test at the start found that
-    /// smoltcp prints something else.
+    /// ones, 1.7 ms with the largest. `None` for one that is frozen or dead, and where a self-test at
+    /// the start found that smoltcp prints something else.
     pub fn congestion_window(&mut self, id: ConnId) -> Option<u32> {
         let index = self.tcp.table.conns.index(id)?;
         self.tcp.congestion_window(index)
