@@ -87,8 +87,8 @@ start_server() {
     for word in "${@:2}"; do [[ $word == --listen ]] && wanted=$((wanted + 1)); done
     launch "$@"
     while (($(listening "$log" | wc -l) < wanted)); do
-        kill -0 "$server_pid" 2>/dev/null || die "the server ended at once: $* ($(tail -n 3 "$log"))"
-        ((tries-- > 0)) || die "the server was not ready within 10 s: $* ($(tail -n 3 "$log"))"
+        kill -0 "$server_pid" 2>/dev/null || die "the server ended at once: ${*:2} ($(tail -n 3 "$log"))"
+        ((tries-- > 0)) || die "the server was not ready within 10 s: ${*:2} ($(tail -n 3 "$log"))"
         sleep 0.05
     done
     local port4 port6
