@@ -32,6 +32,17 @@ run() {
     seconds=$((SECONDS - started))
 }
 
+# why LOG: the first failures in it, with what led to them, and its end.
+why() {
+    local end=40 before
+    before=$(($(wc -l <"$1") - end))
+    if ((before > 0)); then
+        head -n "$before" "$1" | grep -m 8 -n -B 16 -A 4 -E 'FAILED|panicked at' || true
+        say "..."
+    fi
+    tail -n "$end" "$1"
+}
+
 passed=0 failed=0 table=()
 started=$SECONDS
 
@@ -48,8 +59,8 @@ for suite in "${suites[@]}"; do
         passed=$((passed + 1))
     else
         failed=$((failed + 1)) result=FAILED
-        say "--- $suite failed (exit code $rc); the end of target/ci/$suite.log:"
-        tail -n 60 "$logs/$suite.log"
+        say "--- $suite failed (exit code $rc); from target/ci/$suite.log:"
+        why "$logs/$suite.log"
         say "---"
     fi
     table+=("$(printf '%-14s %-8s %5d s' "$suite" "$result" "$seconds")")
