@@ -64,7 +64,7 @@ if ((missing > 0)); then sysctl -qw vm.nr_hugepages=$((hugepages_before + missin
     die "$(hugepages_free) of $hugepages_least hugepages of 2 MiB can be had here: a container" \
         "that may not reserve them, or fragmented memory. DPDK with hugepages can't be tried"
 
-ip link set lo up
+settle_in
 
 # eal huge|small NAME: arguments of the EAL, with hugepages or without any.
 eal() {

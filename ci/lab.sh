@@ -26,6 +26,14 @@ ready() {
     done
 }
 
+# settle_in: what a new namespace needs. Linux's TCP is Reno's there, which every kernel has: with
+# BBR, the default of some machines, a sender that met heavy loss paces itself to two segments a
+# second for long after the wire is good again, and no bound on a load's time holds.
+settle_in() {
+    ip link set lo up
+    sysctl -qw net.ipv4.tcp_congestion_control=reno
+}
+
 # host INTERFACE NET: the kernel is host 1 of 10.NET.0.0/24 and fd00:NET::/64 there.
 host() {
     ip address add "10.$2.0.1/24" dev "$1"

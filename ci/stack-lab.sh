@@ -38,7 +38,7 @@ if [[ ${HIOLOAD_LAB:-} != namespace ]]; then
 fi
 
 trap stop_all EXIT
-ip link set lo up
+settle_in
 
 # serve_on BACKEND INTERFACE NET ARGS...: the appliance as host 2 of 10.NET.0.0/24 and
 # fd00:NET::/64, ready.
