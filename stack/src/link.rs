@@ -14,6 +14,9 @@ pub enum RxChecksum {
     Unknown,
     /// IP header and TCP checksums are right: the stack doesn't look.
     Good,
+    /// The TCP checksum is right, or was never made, as the frame hasn't left this host. Nobody looked
+    /// at the IPv4 header's: the stack verifies that.
+    TcpGood,
 }
 
 /// A received frame, borrowed until the next [`LinkRx::receive`].

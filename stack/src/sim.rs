@@ -134,6 +134,8 @@ pub struct Wire {
     pub window_max: u16,
     /// Room of each end's transmit queue, in frames a flush.
     pub room: usize,
+    /// What both ends say of the checksums of what arrives, as a device might.
+    pub verdict: RxChecksum,
     /// All frames, with where they were to go, where wanted.
     pub log: Option<Vec<Logged>>,
     trace: bool,
@@ -149,6 +151,7 @@ impl Wire {
             largest: 0,
             window_max: 0,
             room: 1024,
+            verdict: RxChecksum::Unknown,
             log: None,
             trace: std::env::var_os("HIOLOAD_TRACE").is_some(),
         }))
@@ -295,6 +298,7 @@ pub struct SimRx {
     wire: Rc<RefCell<Wire>>,
     side: usize,
     burst: Vec<Vec<u8>>,
+    verdict: RxChecksum,
 }
 
 /// See [`SimLink`].
@@ -311,7 +315,12 @@ impl SimLink {
     pub fn new(wire: &Rc<RefCell<Wire>>, side: usize, mtu: u16, offloads: Offloads) -> SimLink {
         SimLink {
             info: LinkInfo { mac: [2, 0, 0, 0, 0, side as u8 + 1], mtu, offloads },
-            rx: SimRx { wire: Rc::clone(wire), side, burst: Vec::new() },
+            rx: SimRx {
+                wire: Rc::clone(wire),
+                side,
+                burst: Vec::new(),
+                verdict: RxChecksum::Unknown,
+            },
             tx: SimTx { wire: Rc::clone(wire), side, next: Vec::new(), sent: Vec::new() },
         }
     }
@@ -335,6 +344,7 @@ impl LinkRx for SimRx {
         self.burst.clear();
         let mut wire = self.wire.borrow_mut();
         let now = wire.now;
+        self.verdict = wire.verdict;
         while self.burst.len() < max
             && let Some(frame) = wire.harm[self.side].arrived(now)
         {
@@ -344,7 +354,7 @@ impl LinkRx for SimRx {
     }
 
     fn frame(&self, index: usize) -> RxFrame<'_> {
-        RxFrame { bytes: &self.burst[index], checksum: RxChecksum::Unknown }
+        RxFrame { bytes: &self.burst[index], checksum: self.verdict }
     }
 }
 

@@ -438,9 +438,8 @@ fn receive<'a, T: LinkTx>(
     parsed: &mut ArrayVec<Parsed<'a>, BURST>,
 ) -> Result<(), Drop> {
     let l2 = frame::ethernet(frame.bytes, out.net.info.mac, out.net.vlan)?;
-    let known_good = frame.checksum == RxChecksum::Good;
     let ip = match l2.ethertype {
-        ETHERTYPE_IPV4 => frame::ipv4(l2.payload, known_good)?,
+        ETHERTYPE_IPV4 => frame::ipv4(l2.payload, frame.checksum == RxChecksum::Good)?,
         ETHERTYPE_IPV6 => frame::ipv6(l2.payload)?,
         ETHERTYPE_ARP => return icmp::arp(out, l2.payload),
         _ => return Err(Drop::Protocol),
@@ -454,7 +453,7 @@ fn receive<'a, T: LinkTx>(
     }
     let notice = match ip.protocol {
         TCP => {
-            let segment = frame::tcp(ip, known_good)?;
+            let segment = frame::tcp(ip, frame.checksum != RxChecksum::Unknown)?;
             out.net.counters.segments_in_total.inc();
             if let Some(trace) = &mut out.net.trace {
                 trace.packet(ip.packet, ip.src, out.now);

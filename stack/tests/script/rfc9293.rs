@@ -1,5 +1,7 @@
 //! What RFC 9293 asks of a connection, from SYN to TIME-WAIT.
 
+use hioload_stack::RxChecksum;
+
 use crate::peer::*;
 
 #[test]
@@ -248,16 +250,46 @@ fn aborting_resets_and_the_slot_is_free() {
 fn a_bad_checksum_is_dropped() {
     let mut script = Script::new();
     script.open();
+    script.ip(&wrongly_summed(&script));
+    script.turn();
+    assert_eq!(script.seen.data, b"");
+    assert_eq!(script.stack.counters().snapshot().drop_checksum_total, 1);
+}
+
+#[test]
+fn a_checksum_that_the_link_answers_for_is_not_looked_at_and_the_other_one_is() {
+    for verdict in [RxChecksum::Good, RxChecksum::TcpGood] {
+        let mut script = Script::new();
+        script.open();
+        script.wire.borrow_mut().verdict = verdict;
+        let mut packet = wrongly_summed(&script);
+        script.ip(&packet);
+        script.turn();
+        assert_eq!(script.seen.data, b"y", "{verdict:?}");
+        // An IPv4 header that nobody vouches for: it says another identification than was summed.
+        script.seq = script.seq.wrapping_add(1);
+        packet = wrongly_summed(&script);
+        packet[4] ^= 1;
+        script.ip(&packet);
+        script.turn();
+        let (data, drops) = match verdict {
+            RxChecksum::Good => (&b"yy"[..], 0),
+            _ => (&b"y"[..], 1),
+        };
+        assert_eq!(script.seen.data, data, "{verdict:?}");
+        assert_eq!(script.stack.counters().snapshot().drop_checksum_total, drops, "{verdict:?}");
+    }
+}
+
+/// The next segment, with one byte of data that was another one when the sum was made.
+fn wrongly_summed(script: &Script) -> Vec<u8> {
     let mut tcp = vec![0x13, 0x88, 0, 80];
     tcp.extend(script.seq.to_be_bytes());
     tcp.extend(script.ack.to_be_bytes());
     tcp.extend([0x50, ACK, 1, 0, 0, 0, 0, 0, b'x']);
     let mut packet = packet(ip(false, 0), ip(false, 1), 6, 64, &tcp, 16);
     *packet.last_mut().unwrap() = b'y';
-    script.ip(&packet);
-    script.turn();
-    assert_eq!(script.seen.data, b"");
-    assert_eq!(script.stack.counters().snapshot().drop_checksum_total, 1);
+    packet
 }
 
 #[test]

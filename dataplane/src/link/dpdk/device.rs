@@ -14,6 +14,7 @@ use super::events;
 use super::explain::{self, DpdkError};
 use super::mbuf::Bursts;
 use super::mempool::Mempool;
+use super::negotiate::RxChecks;
 use super::queue::Queue;
 use super::relay::Relay;
 use super::setup::{CloseOnDrop, Setup, check, close};
@@ -220,6 +221,7 @@ pub struct Device(Arc<Open>);
 pub(super) struct Open {
     pub(super) port: u16,
     report: DeviceReport,
+    pub(super) rx_checks: RxChecks,
     pub(super) pools: Vec<Mempool>,
     /// The last to go.
     _eal: Eal,
@@ -266,7 +268,7 @@ impl Device {
             mbufs: setup.mbufs,
             mtu,
             mac,
-            checks_rx: terms.checks_rx(),
+            checks_rx: terms.rx_checks != RxChecks::None,
             offloads: terms.offloads(),
             promiscuous,
             waiting: setup.waiting,
@@ -274,7 +276,7 @@ impl Device {
             warnings: terms.warnings.clone(),
             info: known,
         };
-        let open = Open { port, report, pools, _eal: eal.clone() };
+        let open = Open { port, report, rx_checks: terms.rx_checks, pools, _eal: eal.clone() };
         let open = Arc::new(open);
         let info = LinkInfo { mac, mtu, offloads: terms.offloads() };
         let mut relays = Relay::new(terms.queues).into_iter().map(Some).collect::<Vec<_>>();
@@ -379,10 +381,6 @@ impl Device {
 }
 
 impl Open {
-    pub(super) fn checks_rx(&self) -> bool {
-        self.report.checks_rx
-    }
-
     /// How bursts are done on its queues.
     pub(super) fn bursts(&self) -> Bursts {
         match self.report.capture {

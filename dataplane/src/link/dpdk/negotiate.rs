@@ -9,8 +9,13 @@ use super::explain::DpdkError;
 
 /// Ethernet header, one VLAN tag, FCS.
 const FRAME_EXTRA: u32 = 22;
-/// Drivers that offer checksums and make them in software, two bytes at a time: the stack is quicker.
-const CHECKSUMS_BY_HAND: [&str; 1] = ["net_vhost"];
+/// Drivers that offer to make checksums and do so in software, two bytes at a time: the stack is
+/// quicker. Theirs of what comes in stay with them all the same, see `PEER_IN_MEMORY`.
+const MADE_BY_HAND: [&str; 1] = ["net_vhost"];
+/// Drivers whose peer is on this host and may leave checksums out, by virtio's rules: what comes so
+/// never was on a wire. Where such a driver isn't asked to tell, it makes up for each sum left out,
+/// by hand.
+const PEER_IN_MEMORY: [&str; 2] = ["net_vhost", "net_virtio"];
 /// The buffer size that drivers are fastest with; larger only for larger frames.
 const FRAME_BYTES: u32 = 2048;
 const HASHED: u64 =
@@ -37,6 +42,16 @@ pub(super) enum Keeper {
 /// Frames that af_xdp keeps in its fill ring, whatever the number of descriptors.
 const AF_XDP_FILLS: u16 = 2048;
 
+/// Whose word counts for the checksums of frames that came.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum RxChecks {
+    /// Nobody's: they are verified in software.
+    None,
+    ByDevice,
+    /// The device's, and it also says which were never made.
+    OfPeerInMemory,
+}
+
 /// How a device is set up.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Terms {
@@ -47,6 +62,7 @@ pub(super) struct Terms {
     pub(super) keeper: Keeper,
     pub(super) rx_offloads: u64,
     pub(super) tx_offloads: u64,
+    pub(super) rx_checks: RxChecks,
     /// 0: as the device has it.
     pub(super) mtu: u16,
     /// Room that an mbuf needs.
@@ -63,10 +79,6 @@ impl Terms {
             tx_ip_checksum: self.tx_offloads & sys::HIO_TX_OFFLOAD_IPV4_CKSUM != 0,
             tx_tcp_checksum: self.tx_offloads & sys::HIO_TX_OFFLOAD_TCP_CKSUM != 0,
         }
-    }
-
-    pub(super) fn checks_rx(&self) -> bool {
-        self.rx_offloads & RX_CHECKSUMS == RX_CHECKSUMS
     }
 }
 
@@ -109,13 +121,18 @@ pub(super) fn agree(
     }
     let mut rx_offloads = 0;
     let mut tx_offloads = info.tx_offload_capa & sys::HIO_TX_OFFLOAD_FAST_FREE;
-    if config.offloads && !is_one_of(&CHECKSUMS_BY_HAND) {
-        if info.rx_offload_capa & RX_CHECKSUMS == RX_CHECKSUMS {
-            rx_offloads |= RX_CHECKSUMS;
+    if config.offloads {
+        rx_offloads = info.rx_offload_capa & RX_CHECKSUMS;
+        if !is_one_of(&MADE_BY_HAND) {
+            let checksums = sys::HIO_TX_OFFLOAD_IPV4_CKSUM | sys::HIO_TX_OFFLOAD_TCP_CKSUM;
+            tx_offloads |= info.tx_offload_capa & checksums;
         }
-        let checksums = sys::HIO_TX_OFFLOAD_IPV4_CKSUM | sys::HIO_TX_OFFLOAD_TCP_CKSUM;
-        tx_offloads |= info.tx_offload_capa & checksums;
     }
+    let rx_checks = match rx_offloads & sys::HIO_RX_OFFLOAD_TCP_CKSUM != 0 {
+        false => RxChecks::None,
+        true if is_one_of(&PEER_IN_MEMORY) => RxChecks::OfPeerInMemory,
+        true => RxChecks::ByDevice,
+    };
     let wanted = config.mtu.unwrap_or(mtu);
     if info.max_mtu > 0 && wanted > info.max_mtu {
         return Err(DpdkError::new(
@@ -140,6 +157,7 @@ pub(super) fn agree(
         keeper,
         rx_offloads,
         tx_offloads,
+        rx_checks,
         mtu: config.mtu.unwrap_or(0),
         frame_bytes: frame_bytes as u16,
         rx_takes: if driver == "net_af_xdp" { AF_XDP_FILLS } else { 0 },
@@ -174,18 +192,25 @@ mod tests {
             terms(&nic(), "net_ice", &DeviceConfig { queues: 4, ..DeviceConfig::default() });
         assert_eq!((terms.queues, terms.hashed, terms.key_bytes), (4, HASHED, 52));
         assert_eq!(terms.rx_offloads, RX_CHECKSUMS);
-        assert!(terms.checks_rx() && terms.offloads().tx_ip_checksum);
-        assert!(terms.offloads().tx_tcp_checksum);
+        assert_eq!(terms.rx_checks, RxChecks::ByDevice);
+        assert!(terms.offloads().tx_ip_checksum && terms.offloads().tx_tcp_checksum);
         assert_eq!(terms.tx_offloads.count_ones(), 3, "no TSO, no VLAN");
         assert_eq!((terms.mtu, terms.frame_bytes), (0, 2048));
         assert_eq!(terms.warnings, Vec::<String>::new());
     }
 
     #[test]
-    fn checksums_that_a_driver_makes_by_hand_stay_here() {
-        let terms = terms(&nic(), "net_vhost", &DeviceConfig::default());
-        assert!(!terms.checks_rx());
-        assert!(!terms.offloads().tx_ip_checksum && !terms.offloads().tx_tcp_checksum);
+    fn checksums_that_a_driver_makes_by_hand_stay_here_and_those_left_out_are_told() {
+        let tcp = sys::HIO_RX_OFFLOAD_TCP_CKSUM;
+        let info = sys::rte_eth_dev_info { rx_offload_capa: tcp, ..nic() };
+        let vhost = terms(&info, "net_vhost", &DeviceConfig::default());
+        assert_eq!((vhost.rx_offloads, vhost.rx_checks), (tcp, RxChecks::OfPeerInMemory));
+        assert!(!vhost.offloads().tx_ip_checksum && !vhost.offloads().tx_tcp_checksum);
+        let guest = terms(&info, "net_virtio_user", &DeviceConfig::default());
+        assert_eq!((guest.rx_offloads, guest.rx_checks), (tcp, RxChecks::OfPeerInMemory));
+        assert!(guest.offloads().tx_tcp_checksum);
+        let deaf = sys::rte_eth_dev_info { rx_offload_capa: 0, ..nic() };
+        assert_eq!(terms(&deaf, "net_virtio", &DeviceConfig::default()).rx_checks, RxChecks::None);
     }
 
     #[test]
@@ -209,7 +234,7 @@ mod tests {
     fn offloads_can_be_left_out() {
         let config = DeviceConfig { offloads: false, ..DeviceConfig::default() };
         let terms = terms(&nic(), "net_ice", &config);
-        assert_eq!((terms.checks_rx(), terms.offloads()), (false, Offloads::default()));
+        assert_eq!((terms.rx_checks, terms.offloads()), (RxChecks::None, Offloads::default()));
     }
 
     #[test]

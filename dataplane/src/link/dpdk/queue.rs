@@ -15,6 +15,7 @@ use super::device::Open;
 use super::events;
 use super::interrupt::Interrupt;
 use super::mbuf::{self, Bursts, Mbuf};
+use super::negotiate::RxChecks;
 use super::relay::{Relay, concerns_all};
 use super::spread::Spread;
 use crate::link::{Attention, IdlePolicy, Port, cycles};
@@ -92,7 +93,7 @@ pub struct QueueRx {
     queue: u16,
     bursts: Bursts,
     /// The device's verdict on checksums counts.
-    checks: bool,
+    checks: RxChecks,
     burst: ArrayVec<Mbuf, BURST>,
     relay: Option<Relay>,
     /// Frames of this burst that other workers received; they come behind its own.
@@ -140,7 +141,7 @@ impl Queue {
             port,
             queue,
             bursts: open.bursts(),
-            checks: open.checks_rx(),
+            checks: open.rx_checks,
             burst: ArrayVec::new(),
             relay,
             told: ArrayVec::new(),
@@ -334,14 +335,19 @@ impl QueueRx {
 
 /// What the device found; only what it calls good spares the stack a look of its own.
 #[inline]
-fn checksum(flags: u64, checks: bool) -> RxChecksum {
-    let tcp = flags & sys::HIO_RX_L4_MASK == sys::HIO_RX_L4_GOOD;
-    // IPv6 has none, and devices call that unknown; what they call bad is looked at again.
-    let ip = flags & sys::HIO_RX_IP_MASK;
-    let ip = ip == sys::HIO_RX_IP_GOOD || ip == 0;
-    match checks && tcp && ip {
-        true => RxChecksum::Good,
-        false => RxChecksum::Unknown,
+fn checksum(flags: u64, checks: RxChecks) -> RxChecksum {
+    let tcp = match flags & sys::HIO_RX_L4_MASK {
+        sys::HIO_RX_L4_GOOD => checks != RxChecks::None,
+        // The sum in the frame isn't one, and the data is as it was sent.
+        sys::HIO_RX_L4_NONE => checks == RxChecks::OfPeerInMemory,
+        _ => false,
+    };
+    // What they call bad is looked at again.
+    match flags & sys::HIO_RX_IP_MASK {
+        sys::HIO_RX_IP_GOOD if tcp => RxChecksum::Good,
+        // IPv6 has none, and virtio doesn't look.
+        0 if tcp => RxChecksum::TcpGood,
+        _ => RxChecksum::Unknown,
     }
 }
 
@@ -475,13 +481,26 @@ mod tests {
     #[test]
     fn only_what_the_device_calls_good_is_believed() {
         let good = sys::HIO_RX_L4_GOOD | sys::HIO_RX_IP_GOOD;
-        assert_eq!(checksum(good, true), RxChecksum::Good);
-        assert_eq!(checksum(sys::HIO_RX_L4_GOOD, true), RxChecksum::Good, "IPv6");
-        assert_eq!(checksum(good, false), RxChecksum::Unknown, "it wasn't asked to look");
-        for flags in [0, sys::HIO_RX_IP_GOOD, sys::HIO_RX_L4_MASK | sys::HIO_RX_IP_GOOD] {
-            assert_eq!(checksum(flags, true), RxChecksum::Unknown, "{flags:x}");
+        let checks = RxChecks::ByDevice;
+        assert_eq!(checksum(good, checks), RxChecksum::Good);
+        assert_eq!(checksum(sys::HIO_RX_L4_GOOD, checks), RxChecksum::TcpGood, "IPv6");
+        assert_eq!(checksum(good, RxChecks::None), RxChecksum::Unknown, "it wasn't asked to look");
+        for flags in [0, sys::HIO_RX_IP_GOOD, sys::HIO_RX_L4_NONE | sys::HIO_RX_IP_GOOD] {
+            assert_eq!(checksum(flags, checks), RxChecksum::Unknown, "{flags:x}");
         }
-        let bad_ip = sys::HIO_RX_IP_MASK & !sys::HIO_RX_IP_GOOD | sys::HIO_RX_L4_GOOD;
-        assert_eq!(checksum(bad_ip, true), RxChecksum::Unknown);
+        let bad_ip = sys::HIO_RX_IP_MASK & !sys::HIO_RX_IP_GOOD;
+        let bad_tcp = sys::HIO_RX_L4_MASK & !sys::HIO_RX_L4_GOOD;
+        for checks in [checks, RxChecks::OfPeerInMemory] {
+            assert_eq!(checksum(bad_ip | sys::HIO_RX_L4_GOOD, checks), RxChecksum::Unknown);
+            assert_eq!(checksum(bad_tcp | sys::HIO_RX_IP_GOOD, checks), RxChecksum::Unknown);
+        }
+    }
+
+    #[test]
+    fn a_sum_that_was_never_made_is_believed_of_a_peer_in_memory_only() {
+        let none = sys::HIO_RX_L4_NONE;
+        assert_eq!(checksum(none, RxChecks::OfPeerInMemory), RxChecksum::TcpGood);
+        assert_eq!(checksum(none, RxChecks::ByDevice), RxChecksum::Unknown);
+        assert_eq!(checksum(none, RxChecks::None), RxChecksum::Unknown);
     }
 }
