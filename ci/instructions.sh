@@ -52,6 +52,7 @@ done <<'SCENARIOS'
 stack_64B_1_connection measured stack 1 5000
 stack_64B_10000_connections measured stack 10000 32000
 stack_64B_96_connections_checksums measured layers 96 9600
+stack_64B_10000_connections_smoltcp measured smoltcp 10000 32000
 stack_thaw thaw_all thaw 96 960
 SCENARIOS
 

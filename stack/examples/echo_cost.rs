@@ -10,6 +10,7 @@
 //! - `stack`: TCP alone: from the link's burst of frames to the link's burst of frames, checksums
 //!   offloaded.
 //! - `layers`: the same with all checksums in software.
+//! - `smoltcp`: as `stack`, but without the fast path: each segment goes through smoltcp.
 //! - `floor`: smoltcp with a set for each socket, checksums ignored, no look-up, no Ethernet, no
 //!   timers: the least that this much smoltcp costs.
 //! - `set`: smoltcp as its manual has it, all sockets in one set.
@@ -20,14 +21,14 @@ mod load;
 
 use std::time::Duration;
 
-use hioload_stack::{CONN_BYTES, HEAD_BYTES};
+use hioload_stack::{CONN_BYTES, HEAD_BYTES, StackConfig};
 use load::bare::{Bare, Sets};
 use load::{BURST_USUAL, Load, Order, Subject, Turns};
 
 /// Stretches that each subject is measured in, in turn with the others.
 const STRETCHES: usize = 15;
 const IDLE: Duration = Duration::from_secs(5);
-const SUBJECTS: [&str; 5] = ["stack", "layers", "floor", "set", "thaw"];
+const SUBJECTS: [&str; 6] = ["stack", "layers", "smoltcp", "floor", "set", "thaw"];
 /// Where one set is still bearable.
 const ONE_SET_MAX: u32 = 10_000;
 
@@ -73,6 +74,11 @@ fn make(name: &str, count: u32) -> Option<Box<dyn Subject>> {
     Some(match name {
         "stack" => Box::new(Load::new(count, true, None)),
         "layers" => Box::new(Load::new(count, false, None)),
+        "smoltcp" => {
+            let config =
+                StackConfig { fast_path: false, freeze_after: None, ..StackConfig::default() };
+            Box::new(Load::with(count, true, config))
+        }
         "floor" => Box::new(Bare::new(count, Sets::Each)),
         "set" => Box::new(Bare::new(count, Sets::One)),
         _ => return None,
@@ -82,8 +88,8 @@ fn make(name: &str, count: u32) -> Option<Box<dyn Subject>> {
 fn time(count: u32, only: &[&str]) {
     // Three subjects of a million connections don't fit in most machines at once.
     let together: &[&[&'static str]] = match count {
-        0..=200_000 => &[&["floor", "stack", "layers"]],
-        _ => &[&["floor", "stack"], &["layers"]],
+        0..=200_000 => &[&["floor", "stack", "layers", "smoltcp"]],
+        _ => &[&["floor", "stack"], &["layers", "smoltcp"]],
     };
     let wanted = |name: &str| only.is_empty() || only.contains(&name);
     for names in together {

@@ -49,6 +49,9 @@ pub struct StackConfig {
     pub time_wait: Duration,
     /// TIME_WAIT records at most; past it none is kept.
     pub time_wait_max: u32,
+    /// Small exchanges on a good path are served without smoltcp, which takes over at the first sign
+    /// of trouble. Off, it does all.
+    pub fast_path: bool,
     /// Idle time after which a connection gives up its memory; `None`: never.
     pub freeze_after: Option<Duration>,
     /// Resets to segments of no connection, a second.
@@ -86,6 +89,7 @@ impl Default for StackConfig {
             fin_timeout: Duration::from_secs(60),
             time_wait: Duration::from_secs(60),
             time_wait_max: 1 << 17,
+            fast_path: true,
             freeze_after: Some(Duration::from_secs(5)),
             resets_per_second: 1000,
             icmp_per_second: 1000,

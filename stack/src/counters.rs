@@ -65,6 +65,10 @@ hioload_core::counters! {
         counter user_timeouts_total,
         /// Connections reset by the peer.
         counter resets_in_total,
+        /// Segments with data that the fast path took.
+        counter fast_segments_total,
+        /// Times that a connection left the fast path.
+        counter fast_left_total,
         /// Connections frozen.
         counter freezes_total,
         /// Connections thawed.

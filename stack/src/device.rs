@@ -101,6 +101,51 @@ impl Capture {
     }
 }
 
+/// A device that gives one packet and throws away what is sent: for telling a socket what happened
+/// while the fast path had its connection.
+pub(crate) struct Replay<'a> {
+    pub(crate) packet: Option<&'a [u8]>,
+    /// Room for a packet that is thrown away.
+    pub(crate) nowhere: &'a mut Vec<u8>,
+    pub(crate) capabilities: &'a DeviceCapabilities,
+    pub(crate) sent: usize,
+}
+
+/// Throws a packet away.
+pub(crate) struct Forget<'a>(&'a mut Vec<u8>, &'a mut usize);
+
+impl TxToken for Forget<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        *self.1 += 1;
+        self.0.resize(len.max(self.0.len()), 0);
+        f(&mut self.0[..len])
+    }
+}
+
+impl Device for Replay<'_> {
+    type RxToken<'r>
+        = Received<'r>
+    where
+        Self: 'r;
+    type TxToken<'t>
+        = Forget<'t>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Forget<'_>)> {
+        let packet = self.packet.take()?;
+        Some((Received(packet), Forget(self.nowhere, &mut self.sent)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Forget<'_>> {
+        Some(Forget(self.nowhere, &mut self.sent))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        self.capabilities.clone()
+    }
+}
+
 /// A packet of our own making.
 pub(crate) struct Made([u8; BARE_MAX], usize);
 

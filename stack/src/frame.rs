@@ -216,6 +216,10 @@ impl<'a> Segment<'a> {
         self.flags & flags == flags
     }
 
+    pub(crate) fn data(&self) -> &'a [u8] {
+        &self.ip.packet[self.ip.packet.len() - self.data_len as usize..]
+    }
+
     /// Length in sequence space.
     pub(crate) fn len(&self) -> u32 {
         self.data_len + u32::from(self.has(SYN)) + u32::from(self.has(FIN))
@@ -368,6 +372,20 @@ pub(crate) fn write_ip(
 
 /// Writes a whole packet of [`Bare::packet_len`] bytes, checksums done.
 pub(crate) fn write_bare(packet: &mut [u8], src: IpAddr, dst: IpAddr, bare: &Bare) {
+    write_segment(packet, src, dst, bare, &[], true);
+}
+
+/// Writes a whole packet of [`Bare::packet_len`] bytes and those of `data`, checksums done; the
+/// TCP checksum only with `sum`.
+#[inline]
+pub(crate) fn write_segment(
+    packet: &mut [u8],
+    src: IpAddr,
+    dst: IpAddr,
+    bare: &Bare,
+    data: &[u8],
+    sum: bool,
+) {
     let at = write_ip(packet, src, dst, TCP, 64);
     let tcp = &mut packet[at..];
     tcp[..2].copy_from_slice(&bare.src_port.to_be_bytes());
@@ -392,6 +410,10 @@ pub(crate) fn write_bare(packet: &mut [u8], src: IpAddr, dst: IpAddr, bare: &Bar
     }
     if bare.sack {
         option([1, 1, 4, 2]);
+    }
+    tcp[end..].copy_from_slice(data);
+    if !sum {
+        return;
     }
     let sum = Sum::pseudo(src, dst, TCP, tcp.len() as u16).add(tcp).finish();
     tcp[16..18].copy_from_slice(&sum.to_be_bytes());

@@ -1,6 +1,7 @@
 //! TCP/IP in user space for millions of connections: frames in, frames out.
 //!
-//! smoltcp, unmodified, is the TCP of one connection. This crate makes it the TCP of a host: it
+//! smoltcp, unmodified, is the TCP of one connection, but for small exchanges without trouble, which
+//! a fast path in front of it serves. This crate makes it the TCP of a host: it
 //! finds the connection of a segment in constant time, keeps hostile segments from it, gives it
 //! memory only while it needs any, and wakes it only when something is to be done. It knows no
 //! WebSocket and no NIC.

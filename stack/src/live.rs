@@ -42,10 +42,28 @@ pub(crate) struct Live {
     pub(crate) progress: Now,
     /// When the handshake began; once the user closed, when that was.
     pub(crate) began: Now,
-    /// When the peer may be asked again where it is.
-    pub(crate) ask_at: Now,
+    /// When the peer may be asked again where it is. On the fast path, when an acknowledgement is due;
+    /// MAX: none is.
+    pub(crate) ack_at: Now,
+    /// No fast path before this.
+    pub(crate) slow_until: Now,
     /// When the wheel will wake it.
     pub(crate) timer_at: Now,
+    /// RCV.NXT as we last told the peer.
+    pub(crate) acked: u32,
+    /// On the fast path: the sequence number of the first byte in the send ring's memory.
+    pub(crate) tx_first: u32,
+    /// On the fast path: bytes in the send ring's memory, from its beginning.
+    pub(crate) tx_len: u16,
+    /// On the fast path: bytes in the receive ring's memory, from its beginning.
+    pub(crate) rx_len: u16,
+    /// The fast path has the connection: smoltcp's socket is out of date, and its rings' memory
+    /// isn't the socket's (see `tcp::fast`).
+    pub(crate) fast: bool,
+    /// How often it left the fast path lately.
+    pub(crate) left: u8,
+    /// It left the fast path, and the peer is owed an acknowledgement that the socket doesn't know of.
+    pub(crate) owes_ack: bool,
     pub(crate) peer_window: u16,
     pub(crate) peer_mss: u16,
     pub(crate) peer_scale: u8,
@@ -55,8 +73,9 @@ pub(crate) struct Live {
     pub(crate) mtu_until: Now,
     /// Rings that it would rather have.
     pub(crate) wish_class: u8,
-    /// Output is refused so that the queues drain and the rings can change; since when.
-    pub(crate) growing: Option<Now>,
+    /// Output is refused so that the queues drain and the rings can change, since then; MAX: it
+    /// isn't.
+    pub(crate) growing: Now,
     /// It tried to change rings and never came to rest.
     pub(crate) restless: bool,
     /// Counted as half-open.
@@ -96,8 +115,16 @@ impl Default for Live {
             active: Now::ZERO,
             progress: Now::ZERO,
             began: Now::ZERO,
-            ask_at: Now::ZERO,
+            ack_at: Now::ZERO,
+            slow_until: Now::ZERO,
             timer_at: Now::MAX,
+            acked: 0,
+            tx_first: 0,
+            tx_len: 0,
+            rx_len: 0,
+            fast: false,
+            left: 0,
+            owes_ack: false,
             peer_window: 0,
             peer_mss: 0,
             peer_scale: NO_SCALE,
@@ -105,7 +132,7 @@ impl Default for Live {
             mtu_class: 0,
             mtu_until: Now::ZERO,
             wish_class: 0,
-            growing: None,
+            growing: Now::MAX,
             restless: false,
             half_open: false,
             cookie: false,
@@ -167,6 +194,7 @@ impl Live {
             return false;
         }
         if sent.has_ack {
+            (self.acked, self.owes_ack) = (sent.ack, false);
             let edge = sent.ack.wrapping_add(u32::from(sent.window));
             if before(self.rcv_edge, edge) {
                 self.rcv_edge = edge;

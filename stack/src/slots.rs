@@ -9,7 +9,8 @@
 //! Invariants: a chunk's memory stays where it is until the chunk is dropped, which happens only
 //! when all its slots are vacant or with the slab. A header with `occupied` set holds a
 //! socket; its rings are reached through that socket alone, except for the one window at a time
-//! that [`Lending::lend`] gives away.
+//! that [`Lending::lend`] gives away. Once the fast path has taken a slot they are reached through
+//! [`Fast`] alone instead, until the slot is vacant again.
 
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -26,10 +27,12 @@ use crate::live::Live;
 
 const CHUNK_BYTES: usize = 2 << 20;
 const CLASSES: usize = RING_BYTES.len();
-/// A slot's number: class in the top two bits, then its chunk, then its place there.
+/// A slot's number: class in the top two bits, then whether the fast path has it, then its chunk,
+/// then its place there.
 const CLASS_SHIFT: u32 = 30;
+const FAST: u32 = 1 << 29;
 const PLACE_BITS: u32 = 9;
-const CHUNKS_MAX: usize = 1 << (CLASS_SHIFT - PLACE_BITS);
+const CHUNKS_MAX: usize = FAST as usize >> PLACE_BITS;
 const _: () = assert!(CHUNK_BYTES / (HEAD_BYTES + 2 * RING_BYTES[0]) <= 1 << PLACE_BITS);
 const _: () = assert!(CLASSES <= 3, "a number of ones is none");
 const NONE: u32 = u32::MAX;
@@ -47,6 +50,8 @@ struct Head {
 /// Bytes of a live connection beside its rings and its entry in the table.
 pub const HEAD_BYTES: usize = size_of::<Head>();
 const _: () = assert!(HEAD_BYTES <= 704);
+/// Those of them that are ours.
+const STATE_BYTES: usize = std::mem::offset_of!(Head, storage);
 
 struct Chunk {
     region: Region,
@@ -163,7 +168,8 @@ impl Slots {
         // SAFETY: the slot is vacant and within its chunk, so nothing else points into it. Fresh
         // memory is zero, a valid `occupied` and `next`; a vacant slot's were written on removal.
         // The rings follow the header inside the slot's stride, don't overlap, and are bytes,
-        // zeroed or written before. They are reached only through the socket from now on.
+        // zeroed or written before. They are reached only through the socket from now on, or
+        // only past it (see `Fast`).
         let next = unsafe {
             let head = head.as_ptr();
             let next = (*head).next;
@@ -286,13 +292,25 @@ impl Slots {
         (slot >> CLASS_SHIFT) as u8
     }
 
-    /// Asks for the lines that a segment's processing reads first.
+    /// A number of the same slot that says that the fast path has it, for [`Slots::prefetch`].
+    pub(crate) fn on_fast_path(slot: u32) -> u32 {
+        slot | FAST
+    }
+
+    /// Asks for the lines that a segment's processing reads first. On the fast path these are our
+    /// state alone, and both rings' beginnings.
     #[inline]
     pub(crate) fn prefetch(&self, slot: u32) {
+        let fast = slot & FAST != 0;
         let (head, ring) = self.head(slot);
         let head = head.as_ptr().cast::<u8>();
-        for line in 0..HEAD_BYTES / 64 {
+        let lines = if fast { STATE_BYTES.div_ceil(64) } else { HEAD_BYTES / 64 };
+        for line in 0..lines {
             prefetch_at(head.wrapping_add(line * 64));
+        }
+        if fast {
+            prefetch_at(head.wrapping_add(HEAD_BYTES));
+            prefetch_at(head.wrapping_add(HEAD_BYTES + 64));
         }
         // Where a ring starts: right for the send ring, which rewinds when it is empty.
         prefetch_at(head.wrapping_add(HEAD_BYTES + ring));
@@ -301,6 +319,9 @@ impl Slots {
     /// Asks for the line of the receive ring that the next byte goes to. Reads the slot's state.
     #[inline]
     pub(crate) fn prefetch_ring(&self, slot: u32) {
+        if slot & FAST != 0 {
+            return;
+        }
         let (head, ring) = self.occupied(slot);
         let head = head.as_ptr();
         // SAFETY: occupied, so initialised; borrowed as `self` is.
@@ -326,6 +347,18 @@ impl Slots {
         unsafe { (*self.occupied(slot).0.as_ptr()).live.assume_init_mut() }
     }
 
+    /// The queues of a connection that the fast path has; `None` for others.
+    #[inline]
+    pub(crate) fn fast(&mut self, slot: u32) -> Option<Fast<'_>> {
+        let (head, ring) = self.occupied(slot);
+        let head = head.as_ptr();
+        // SAFETY: occupied, so initialised; `&mut self` makes it the only borrow.
+        let live = unsafe { (*head).live.assume_init_mut() };
+        // The rings lie behind the header. See `Fast` for why they may be reached from here.
+        let rx = NonNull::new(head.cast::<u8>().wrapping_add(HEAD_BYTES))?;
+        live.fast.then_some(Fast { live, rx, ring })
+    }
+
     /// A slot's socket as a set of its own, which is how smoltcp's `Interface` wants it.
     #[inline]
     pub(crate) fn with_set<R>(
@@ -339,6 +372,7 @@ impl Slots {
         // so it can keep nothing of it.
         let (storage, live) =
             unsafe { ((*head).storage.assume_init_mut(), (*head).live.assume_init_mut()) };
+        debug_assert!(!live.fast, "its socket is out of date");
         f(&mut SocketSet::new(&mut storage[..]), live)
     }
 
@@ -350,6 +384,121 @@ impl Slots {
         f: impl for<'s> FnOnce(&mut tcp::Socket<'s>, &mut Live) -> R,
     ) -> R {
         self.with_set(slot, |set, live| f(set.get_mut(SocketHandle::default()), live))
+    }
+}
+
+/// The queues of a connection that the fast path has, in the memory of its rings: what arrived lies
+/// at the beginning of the receive ring's, what was sent or waits at that of the send ring's.
+///
+/// While `Live::fast` is set, nobody calls a function of the slot's socket that looks into its
+/// rings, and the flag is never taken back: leaving the fast path makes a new socket. So the memory
+/// is reached from here alone, but for the window that was lent to the user, which is the first
+/// `rx_len` bytes: nothing here touches those before the turn has ended.
+pub(crate) struct Fast<'s> {
+    pub(crate) live: &'s mut Live,
+    rx: NonNull<u8>,
+    ring: usize,
+}
+
+impl Fast<'_> {
+    /// Bytes of each ring.
+    pub(crate) fn ring(&self) -> usize {
+        self.ring
+    }
+
+    /// Bytes received that the user hasn't consumed.
+    #[inline]
+    pub(crate) fn received(&self) -> usize {
+        usize::from(self.live.rx_len)
+    }
+
+    /// After the turn: takes what was lent for consumed. That is all, as a turn lends all there is.
+    #[inline]
+    pub(crate) fn consume(&mut self) {
+        if std::mem::take(&mut self.live.lent) > 0 {
+            self.live.rx_len = 0;
+        }
+    }
+
+    /// After [`Fast::consume`]: puts what arrived behind the rest. False, and nothing is taken, where
+    /// there isn't the room.
+    #[inline]
+    pub(crate) fn receive(&mut self, data: &[u8]) -> bool {
+        assert!(self.live.lent == 0, "what was lent was consumed");
+        let end = self.received();
+        if end + data.len() > self.ring {
+            return false;
+        }
+        // SAFETY: the receive ring is `ring` bytes at `rx`, initialised, reached from here alone as
+        // nothing is lent (see the type); the range was just looked at.
+        let room = unsafe { std::slice::from_raw_parts_mut(self.rx.as_ptr().add(end), data.len()) };
+        room.copy_from_slice(data);
+        self.live.rx_len += data.len() as u16;
+        true
+    }
+
+    /// After [`Fast::consume`]: what the user hasn't consumed.
+    pub(crate) fn held(&self) -> &[u8] {
+        assert!(self.live.lent == 0, "what was lent was consumed");
+        assert!(self.received() <= self.ring, "within the ring");
+        // SAFETY: as in `receive`; the length was just looked at.
+        unsafe { std::slice::from_raw_parts(self.rx.as_ptr(), self.received()) }
+    }
+
+    /// The send ring's memory. Nothing of it is ever lent.
+    #[inline]
+    fn tx(&mut self) -> &mut [u8] {
+        // SAFETY: the send ring is `ring` bytes behind the receive ring, initialised, reached from
+        // here alone (see the type); the borrow of `self` makes this the only one.
+        unsafe { std::slice::from_raw_parts_mut(self.rx.as_ptr().add(self.ring), self.ring) }
+    }
+
+    /// Bytes that were taken for output and aren't acknowledged.
+    #[inline]
+    pub(crate) fn unacknowledged(&self) -> usize {
+        usize::from(self.live.tx_len) - self.acknowledged()
+    }
+
+    /// Bytes at the send ring's beginning that are acknowledged.
+    #[inline]
+    fn acknowledged(&self) -> usize {
+        let bytes = self.live.snd_una.wrapping_sub(self.live.tx_first) as usize;
+        assert!(bytes <= usize::from(self.live.tx_len), "no more than was sent is acknowledged");
+        bytes
+    }
+
+    /// What was taken for output and isn't acknowledged, and where in it that begins which was never
+    /// sent.
+    #[inline]
+    pub(crate) fn output(&self) -> (&[u8], usize) {
+        let (from, to) = (self.acknowledged(), usize::from(self.live.tx_len));
+        assert!(to <= self.ring, "within the ring");
+        let sent = self.live.snd_nxt.wrapping_sub(self.live.snd_una) as usize;
+        // SAFETY: as in `tx`; the range was just looked at (`acknowledged` looks at its beginning).
+        let output = unsafe {
+            std::slice::from_raw_parts(self.rx.as_ptr().add(self.ring + from), to - from)
+        };
+        (output, sent)
+    }
+
+    /// Room for `len` more bytes of output, which the caller will write all; `None` where there
+    /// isn't as much.
+    #[inline]
+    pub(crate) fn send(&mut self, len: usize) -> Option<&mut [u8]> {
+        let (gone, end) = (self.acknowledged(), usize::from(self.live.tx_len));
+        if end - gone + len > self.ring {
+            return None;
+        }
+        if gone == end || end + len > self.ring {
+            if gone < end {
+                self.tx().copy_within(gone..end, 0);
+            }
+            self.live.tx_first = self.live.snd_una;
+            self.live.tx_len = (end - gone) as u16;
+        }
+        let end = usize::from(self.live.tx_len);
+        self.live.tx_len += len as u16;
+        Some(&mut self.tx()[end..end + len])
     }
 }
 
@@ -385,6 +534,15 @@ impl<'t> Lending<'t> {
     #[inline]
     pub(crate) fn lend(&mut self, slot: u32) -> Option<(&'t mut [u8], bool)> {
         let (at, len, first) = self.with(|table| {
+            if let Some(fast) = table.slots.fast(slot) {
+                let len = fast.received();
+                if fast.live.lent > 0 || len == 0 {
+                    return None;
+                }
+                fast.live.lent = len as u32;
+                let first = !std::mem::replace(&mut fast.live.touched, true);
+                return Some((fast.rx.as_ptr(), len, first));
+            }
             table.slots.with(slot, |socket, live| {
                 if live.lent > 0 {
                     return None;
@@ -400,7 +558,7 @@ impl<'t> Lending<'t> {
         }
         // SAFETY: the bytes are the front of the slot's receive ring, which stays mapped for `'t`
         // as no slot is removed meanwhile. `lent` makes sure that they are given out once; until
-        // it is reset, after the turn, nobody calls a receiving function of the socket.
+        // it is reset, after the turn, nobody calls a receiving function of the socket or of `Fast`.
         Some((unsafe { std::slice::from_raw_parts_mut(at, len) }, first))
     }
 }

@@ -262,23 +262,28 @@ impl<L: Link> Stack<L> {
         let Some(slot) = self.tcp.table.slot(index) else { return };
         let now = self.now;
         // The socket is closed where the connection is settled.
-        self.tcp.table.slots.with(slot, |_, live| {
-            if !live.closing {
-                live.closing = true;
-                live.began = now;
-            }
-        });
+        let live = self.tcp.table.slots.live_mut(slot);
+        if !live.closing {
+            live.closing = true;
+            live.began = now;
+        }
         self.tcp.mark_dirty(index);
     }
 
     /// Drops a connection at once, with a reset; `Closed` follows.
     pub fn abort(&mut self, id: ConnId) {
         let Some(index) = self.tcp.table.conns.index(id) else { return };
+        if self.tcp.table.slot(index).is_some() && !self.tcp.leave_fast(index, &self.net, self.now)
+        {
+            return;
+        }
         match self.tcp.table.slot(index) {
             Some(slot) => {
+                let now = self.now;
                 self.tcp.table.slots.with(slot, |socket, live| {
                     socket.abort();
                     live.closing = true;
+                    live.began = now;
                 });
                 self.tcp.mark_dirty(index);
             }
@@ -353,8 +358,10 @@ impl<L: Link> Stack<L> {
         };
         let live = *self.tcp.table.slots.live(slot);
         let path_mtu = mtu(&self.tcp, live.mtu_class);
-        let (send_queue, recv_queue) =
-            self.tcp.table.slots.with(slot, |s, _| (s.send_queue(), s.recv_queue()));
+        let (send_queue, recv_queue) = match self.tcp.table.slots.fast(slot) {
+            Some(fast) => (fast.unacknowledged(), fast.received()),
+            None => self.tcp.table.slots.with(slot, |s, _| (s.send_queue(), s.recv_queue())),
+        };
         Some(ConnStats {
             peer,
             frozen: false,

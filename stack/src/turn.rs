@@ -79,8 +79,14 @@ impl TxTurn<'_> {
     pub fn build(&mut self, id: ConnId, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> bool {
         let Some((index, slot)) = self.thawed(id) else { return false };
         let built = self.lending.with(|table| {
+            if let Some(mut fast) = table.slots.fast(slot) {
+                if fast.live.growing != Now::MAX || fast.live.closing {
+                    return false;
+                }
+                return fast.send(len).map(fill).is_some();
+            }
             table.slots.with(slot, |socket, live| {
-                if live.growing.is_some() || live.closing {
+                if live.growing != Now::MAX || live.closing {
                     return false;
                 }
                 let built = socket.send(|ring| match ring.get_mut(..len) {
@@ -102,7 +108,10 @@ impl TxTurn<'_> {
     /// Bytes that were taken and aren't acknowledged yet.
     pub fn unsent(&self, id: ConnId) -> usize {
         self.lending.with(|table| match live(table, id) {
-            Some((_, slot)) => table.slots.with(slot, |socket, _| socket.send_queue()),
+            Some((_, slot)) => match table.slots.fast(slot) {
+                Some(fast) => fast.unacknowledged(),
+                None => table.slots.with(slot, |socket, _| socket.send_queue()),
+            },
             None => 0,
         })
     }
@@ -142,23 +151,40 @@ impl TxTurn<'_> {
         };
         let (now, can_grow) = (self.now, self.core.isn_known);
         let (offer, first) = self.lending.with(|table| {
+            let mut taken = 0;
+            let put = |live: &mut Live, taken: usize| {
+                if taken < bytes.len() {
+                    want(live, slot, bytes.len() - taken, whole);
+                    if can_grow && !live.restless && live.wish_class > Slots::class(slot) {
+                        live.growing = live.growing.min(now);
+                    }
+                }
+                Offer::Part(taken)
+            };
+            if let Some(mut fast) = table.slots.fast(slot) {
+                let first = !std::mem::replace(&mut fast.live.touched, true);
+                if fast.live.closing {
+                    return (Offer::Taken, first);
+                }
+                let room = fast.ring() - fast.unacknowledged();
+                if fast.live.growing == Now::MAX && (room >= bytes.len() || !whole) {
+                    taken = room.min(bytes.len());
+                    if let Some(place) = fast.send(taken) {
+                        place.copy_from_slice(&bytes[..taken]);
+                    }
+                }
+                return (put(fast.live, taken), first);
+            }
             table.slots.with(slot, |socket, live| {
                 let first = !std::mem::replace(&mut live.touched, true);
                 if !socket.may_send() || live.closing {
                     return (Offer::Taken, first);
                 }
                 let room = socket.send_capacity() - socket.send_queue();
-                let mut taken = 0;
-                if live.growing.is_none() && (room >= bytes.len() || !whole) {
+                if live.growing == Now::MAX && (room >= bytes.len() || !whole) {
                     taken = socket.send_slice(bytes).unwrap_or(0);
                 }
-                if taken < bytes.len() {
-                    want(live, slot, bytes.len() - taken, whole);
-                    if can_grow && !live.restless && live.wish_class > Slots::class(slot) {
-                        live.growing = live.growing.or(Some(now));
-                    }
-                }
-                (Offer::Part(taken), first)
+                (put(live, taken), first)
             })
         });
         if first {

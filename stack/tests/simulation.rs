@@ -43,6 +43,7 @@ fn random_config(side: usize, rng: &mut Rng, vlan: Option<u16>) -> StackConfig {
             Some(Duration::from_millis(300)),
             Some(Duration::from_secs(5)),
         ]),
+        fast_path: rng.pick(&[true, true, false]),
         half_open_max: rng.pick(&[0, 1, 4096]),
         time_wait: Duration::from_secs(rng.pick(&[1, 60])),
         user_timeout: Duration::from_secs(600),

@@ -191,6 +191,11 @@ impl Load {
     /// `count` established connections. With `offloads`, checksums are the link's: what is left is
     /// TCP and what finds its connections.
     pub fn new(count: u32, offloads: bool, freeze_after: Option<Duration>) -> Load {
+        Load::with(count, offloads, StackConfig { freeze_after, ..StackConfig::default() })
+    }
+
+    /// The same, configured otherwise than by default.
+    pub fn with(count: u32, offloads: bool, config: StackConfig) -> Load {
         let checksum = if offloads { RxChecksum::Good } else { RxChecksum::Unknown };
         let tx = MemoryTx { frames: vec![[0; 2048]; 1024], lens: Vec::new(), next: 0 };
         let rx = MemoryRx { frames: Vec::new(), taken: false, checksum };
@@ -200,8 +205,7 @@ impl Load {
             secret: Some([7; 32]),
             connections_max: count + 16,
             half_open_max: u32::MAX,
-            freeze_after,
-            ..StackConfig::default()
+            ..config
         };
         let mut stack = Stack::new(Memory { rx, tx, offloads }, &config, Now::ZERO).unwrap();
         stack.listen(80).unwrap();

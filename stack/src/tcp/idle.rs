@@ -79,6 +79,7 @@ impl Tcp {
                 // What the user waits for, and what the operator looks at, outlives the rings.
                 (live.wanted, live.rtt_us) = (was.wanted, was.rtt_us);
                 live.retransmits = was.retransmits;
+                (live.slow_until, live.left) = (was.slow_until, was.left);
                 return self.mark_dirty(index);
             }
         }

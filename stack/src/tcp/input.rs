@@ -3,6 +3,7 @@
 
 use smoltcp::socket::tcp::State;
 
+use super::fast::{self, Taken};
 use super::{MTU_MIN_V6, PATH_MTU_AGE, Path, Tcp, instant, state_name};
 use crate::Gone;
 use crate::conn::{NIL, NO_SCALE, Phase, Tuple};
@@ -12,6 +13,7 @@ use crate::icmp::{Notice, Trouble};
 use crate::link::LinkTx;
 use crate::live::{Live, before};
 use crate::net::Out;
+use crate::slots::Slots;
 use hioload_core::Now;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
@@ -127,27 +129,66 @@ impl Tcp {
     pub(super) fn live_segment<T: LinkTx>(
         &mut self,
         index: u32,
-        slot: u32,
+        mut slot: u32,
         segment: &Segment<'_>,
         out: &mut Out<'_, T>,
     ) {
+        match self.take_fast(slot, segment, out.now) {
+            Some(Taken::All { user }) => {
+                let state = State::Established;
+                return self.fed(index, News { state, opened: false, user }, out);
+            }
+            Some(Taken::Nothing) => {
+                let live = *self.table.slots.live(slot);
+                let verdict = Edges::of(&live).judge(segment);
+                let end = segment.seq.wrapping_add(segment.len());
+                // A keep-alive (RFC 9293 §3.8.4), or data that we have: where we are is the answer.
+                let old = before(segment.seq, live.rcv_nxt) && !before(live.rcv_nxt, end);
+                let answer = old && verdict == Verdict::Take && segment.ack == live.snd_una;
+                if answer && !segment.has(RST) {
+                    let window = self.window(&live);
+                    return self.challenge(index, live.snd_nxt, live.rcv_nxt, window, out);
+                }
+                if matches!(verdict, Verdict::Ignore | Verdict::Challenge) {
+                    return self.refuse(index, verdict, &live, segment, out);
+                }
+                if !self.leave_fast(index, out.net, out.now) {
+                    return;
+                }
+                slot = self.table.conns.at(index).live;
+                self.mark_dirty(index);
+            }
+            None => {}
+        }
         let paths = &mut self.core.paths;
+        let can_enter = self.core.config.fast_path && self.core.isn_known;
         // Nearly all segments: the next ones of an open connection. They need one visit.
+        let mut entered = false;
         let plain = self.table.slots.with_set(slot, |set, live| {
             let socket = set.get::<tcp::Socket<'_>>(SocketHandle::default());
-            (socket.state() == State::Established
+            let plain = socket.state() == State::Established
                 && segment.seq == live.rcv_nxt
                 && segment.flags & (SYN | RST | ACK) == ACK
                 && is_within_flight(live, segment.ack)
-                && !is_duplicate_ack(live, segment))
-            .then(|| feed_socket::<_, true>(set, live, paths, segment, segment.ip.packet, out))
+                && !is_duplicate_ack(live, segment);
+            if plain && can_enter && fast::may_enter(socket, live, segment, out.now) {
+                fast::enter(live, out.now);
+                entered = true;
+                return None;
+            }
+            plain.then(|| feed_socket::<_, true>(set, live, paths, segment, segment.ip.packet, out))
         });
         if let Some(news) = plain {
             return self.fed(index, news, out);
         }
-        let (state, live, window, unsent) = self.table.slots.with(slot, |socket, live| {
-            (socket.state(), *live, window_of(socket), socket.send_queue())
-        });
+        if entered {
+            self.table.conns.at_mut(index).live = Slots::on_fast_path(slot);
+            return self.live_segment(index, slot, segment, out);
+        }
+        let (state, live, unsent) = self
+            .table
+            .slots
+            .with(slot, |socket, live| (socket.state(), *live, socket.send_queue()));
         let verdict = match state {
             // smoltcp knows what may answer our SYN (RFC 9293 §3.10.7.3).
             State::SynSent => Verdict::Take,
@@ -178,6 +219,9 @@ impl Tcp {
                     false => Verdict::Ignore,
                 }
             }
+            // Not a record yet, as this turn isn't over, or the link had no room; a reset ends it no more
+            // than that (RFC 1337).
+            State::TimeWait if segment.has(RST) => Verdict::Ignore,
             _ => Edges::of(&live).judge(segment),
         };
         // Where our FIN alone is in flight, smoltcp's third duplicate ACK stops the timer, and
@@ -205,20 +249,52 @@ impl Tcp {
                 self.feed(index, segment, segment.ip.packet, out);
             }
             Verdict::TakeData => self.feed_data(index, segment, &live, out),
-            Verdict::Ignore => {
-                if segment.has(RST) {
-                    self.core.counters.drop_blind_rst_total.inc();
-                }
-            }
-            Verdict::Challenge => {
-                if segment.has(RST) {
-                    self.core.counters.drop_blind_rst_total.inc();
-                } else if !segment.has(SYN) {
-                    self.core.counters.drop_blind_ack_total.inc();
-                }
-                self.challenge(index, live.snd_nxt, live.rcv_nxt, window, out);
+            Verdict::Ignore | Verdict::Challenge => {
+                self.refuse(index, verdict, &live, segment, out);
             }
         }
+    }
+
+    /// A segment that nobody needs to see: it is ignored, or answered by where we are.
+    #[cold]
+    fn refuse<T: LinkTx>(
+        &mut self,
+        index: u32,
+        verdict: Verdict,
+        live: &Live,
+        segment: &Segment<'_>,
+        out: &mut Out<'_, T>,
+    ) {
+        if segment.has(RST) {
+            self.core.counters.drop_blind_rst_total.inc();
+        } else if verdict == Verdict::Challenge && !segment.has(SYN) {
+            self.core.counters.drop_blind_ack_total.inc();
+        }
+        if verdict == Verdict::Challenge {
+            let window = self.window(live);
+            self.challenge(index, live.snd_nxt, live.rcv_nxt, window, out);
+        }
+    }
+
+    /// The window that a connection has now.
+    pub(super) fn window(&mut self, live: &Live) -> u16 {
+        let slot = self.table.conns.at(live.conn).live;
+        match self.table.slots.fast(slot) {
+            Some(fast) => (fast.ring() - fast.received()).min(0xffff) as u16,
+            None => self.table.slots.with(slot, |socket, _| window_of(socket)),
+        }
+    }
+
+    /// Gives a segment to the fast path, where that has the connection.
+    #[inline]
+    fn take_fast(&mut self, slot: u32, segment: &Segment<'_>, now: Now) -> Option<Taken> {
+        let taken = fast::take(&mut self.table.slots.fast(slot)?, segment, now);
+        if let Taken::All { .. } = taken
+            && segment.data_len > 0
+        {
+            self.core.counters.fast_segments_total.inc();
+        }
+        Some(taken)
     }
 
     /// Gives smoltcp a segment whose acknowledgement is old with a current one.
@@ -445,7 +521,7 @@ fn follow_plain(
         if before(live.rcv_seen, live.rcv_nxt) {
             live.rcv_seen = live.rcv_nxt;
         }
-        live.wish_for(is);
+        live.wish_for(is.received, is.room);
     }
     let acked = is.unsent < was.unsent;
     if acked {
@@ -475,9 +551,9 @@ impl Live {
 
     /// Wishes for larger rings where these are nearly full.
     #[inline]
-    fn wish_for(&mut self, is: Snapshot) {
-        if is.received * 4 >= is.room * 3 && is.room < 0xffff {
-            self.wish_class = self.wish_class.max(if is.room <= 2048 { 1 } else { 2 });
+    pub(super) fn wish_for(&mut self, received: usize, room: usize) {
+        if received * 4 >= room * 3 && room < 0xffff {
+            self.wish_class = self.wish_class.max(if room <= 2048 { 1 } else { 2 });
         }
     }
 }
@@ -535,7 +611,7 @@ fn follow(live: &mut Live, segment: &Segment<'_>, was: Snapshot, is: Snapshot, n
             }
         }
     }
-    live.wish_for(is);
+    live.wish_for(is.received, is.room);
     let opened =
         is_handshake(was.state) && matches!(is.state, State::Established | State::CloseWait);
     News {

@@ -1,11 +1,12 @@
 //! TCP around smoltcp: one shared `Interface` (one for each path MTU), a socket set of one socket
 //! for each call. What smoltcp does is in its socket; what it lacks is in front of it, in `input`,
-//! and behind it, in `settle`.
+//! and behind it, in `settle`. What needs nothing of it is in `fast`.
 //!
 //! A connection is looked at when a segment, the user or its timer touches it, and at no other
 //! time. Those that were touched are settled once, at the end of the turn.
 
 mod cookie;
+mod fast;
 mod handover;
 mod idle;
 mod input;
@@ -80,6 +81,8 @@ pub(crate) struct Core {
     ready: VecDeque<u32>,
     closed: VecDeque<(ConnId, Gone)>,
     fired: Vec<u32>,
+    /// What a connection's queues hold while it leaves the fast path.
+    moving: fast::Moving,
     paths: Vec<Path>,
     secret: Secret,
     /// One bit a port.
@@ -158,6 +161,7 @@ impl Tcp {
                 ready: VecDeque::new(),
                 closed: VecDeque::new(),
                 fired: Vec::new(),
+                moving: fast::Moving::default(),
                 paths,
                 secret: Secret::new(secret),
                 listening: Box::new([0; 1024]),
@@ -386,6 +390,9 @@ impl Tcp {
     /// The congestion window of a live connection, in bytes. Takes as long as printing its rings.
     pub(crate) fn congestion_window(&mut self, index: u32) -> Option<u32> {
         let slot = self.table.slot(index).filter(|_| self.core.cwnd_known)?;
+        if self.table.slots.fast(slot).is_some() {
+            return Some(fast::FLIGHT_MAX as u32);
+        }
         self.table.slots.with(slot, |socket, _| window::congestion_window(socket))
     }
 

@@ -261,6 +261,7 @@ impl Core {
             rcv_nxt: record.rcv_nxt,
             rcv_first: record.rcv_nxt,
             rcv_seen: record.rcv_nxt,
+            acked: record.rcv_nxt,
             rcv_edge: record.rcv_edge,
             snd_una: record.snd_nxt,
             snd_nxt: record.snd_nxt,

@@ -7,6 +7,7 @@ use hioload_core::Now;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{self, State};
 
+use super::fast::Settled;
 use super::{Core, Path, Tcp, instant, state_name};
 use crate::config::StackConfig;
 use crate::conn::{ConnId, Phase};
@@ -16,15 +17,15 @@ use crate::frame::{ACK, Bare};
 use crate::link::LinkTx;
 use crate::live::{Live, Sent, before};
 use crate::net::Out;
-use crate::slots::Slots;
+use crate::slots::{Fast, Slots};
 use crate::{Event, Gone};
 
 /// Segments that one connection sends a turn at most; the rest waits for the next one.
-const SEGMENTS_MAX: usize = 64;
+pub(super) const SEGMENTS_MAX: usize = 64;
 /// How far ahead of its use the socket of a connection that waited for the link is fetched.
 const STALLED_AHEAD: usize = 4;
 /// A timer that is due and does nothing is looked at again after this.
-const PATIENCE: Duration = Duration::from_millis(2);
+pub(super) const PATIENCE: Duration = Duration::from_millis(2);
 
 /// How long output is refused in the hope that the queues drain and the rings can be changed.
 const GROW_PATIENCE: Duration = Duration::from_millis(500);
@@ -43,16 +44,16 @@ const RTO_LEAST: Duration = Duration::from_millis(999);
 
 /// How a socket stands after it sent what it had.
 #[derive(Copy, Clone)]
-struct Poll {
-    state: State,
+pub(super) struct Poll {
+    pub(super) state: State,
     /// Queues empty, nothing sent that isn't acknowledged, no hole, no timer.
-    quiescent: bool,
+    pub(super) quiescent: bool,
     /// Output waits, smoltcp has no timer for it, and the peer wasn't asked lately.
-    ask: bool,
+    pub(super) ask: bool,
     /// When smoltcp wants to be polled, where that may be before the timer that is set.
-    at: Option<Now>,
+    pub(super) at: Option<Now>,
     /// There is more to send than one turn takes, or the link is full.
-    more: bool,
+    pub(super) more: bool,
 }
 
 impl Tcp {
@@ -121,29 +122,19 @@ impl Tcp {
         if conn.phase != Phase::Live {
             return;
         }
-        let (slot, opened, paused) = (conn.live, conn.opened, conn.paused);
-        let Core { config, counters, paths, isn_known, .. } = &mut self.core;
-        // One visit does it all: each costs finding the slot anew.
-        let settled = self.table.slots.with_set(slot, |set, live| {
-            let socket = set.get_mut(SocketHandle::default());
-            if expire(socket, live, config, counters, out.now) {
-                return None;
-            }
-            let poll = poll_socket(set, live, paths, counters, out);
-            let timer = match poll.state {
-                State::Closed if !poll.more => None,
-                State::Listen | State::TimeWait => None,
-                _ => {
-                    let at = due(live, poll, config, *isn_known, out.now);
-                    (at < live.timer_at).then_some(at)
+        let (opened, paused) = (conn.opened, conn.paused);
+        let (poll, timer, news) = match self.settle_fast(index, out) {
+            Settled::Fast(poll, timer, news) => (poll, timer, news),
+            Settled::Gone => return,
+            Settled::Slow => match self.settle_slow(index, opened, paused, out) {
+                Some(settled) => {
+                    self.pay_ack(index, out);
+                    settled
                 }
-            };
-            let socket = set.get(SocketHandle::default());
-            Some((poll, timer, News::of(socket, live, opened, paused).is_some()))
-        });
-        let Some((poll, timer, news)) = settled else {
-            return self.finish(index, Gone::Failed, out.now);
+                None => return self.finish(index, Gone::Failed, out.now),
+            },
         };
+        let slot = self.table.conns.at(index).live;
         if let Some(trace) = &mut out.net.trace {
             let tuple = self.table.conns.at(index).tuple;
             trace.state(&tuple, state_name(poll.state), out.now);
@@ -198,6 +189,38 @@ impl Tcp {
         }
     }
 
+    /// [`Tcp::settle`] where smoltcp has the connection; `None` where it shall vanish.
+    #[inline]
+    fn settle_slow<T: LinkTx>(
+        &mut self,
+        index: u32,
+        opened: bool,
+        paused: bool,
+        out: &mut Out<'_, T>,
+    ) -> Option<(Poll, Option<Now>, bool)> {
+        let slot = self.table.conns.at(index).live;
+        let Core { config, counters, paths, isn_known, .. } = &mut self.core;
+        // One visit does it all: each costs finding the slot anew.
+        self.table.slots.with_set(slot, |set, live| {
+            let socket = set.get_mut(SocketHandle::default());
+            if expire(socket, live, config, counters, out.now) {
+                return None;
+            }
+            let poll = poll_socket(set, live, paths, counters, out);
+            let timer = match poll.state {
+                State::Closed if !poll.more => None,
+                State::Listen | State::TimeWait => None,
+                _ => {
+                    let at = due(live, poll, config, *isn_known, out.now);
+                    (at < live.timer_at).then_some(at)
+                }
+            };
+            let socket = set.get(SocketHandle::default());
+            let standing = Standing::of(socket);
+            Some((poll, timer, News::of(&standing, live, opened, paused).is_some()))
+        })
+    }
+
     fn set_timer(&mut self, index: u32, slot: u32, at: Now) {
         self.table.slots.live_mut(slot).timer_at = at;
         let timer = &mut self.table.conns.at_mut(index).timer;
@@ -213,7 +236,18 @@ impl Tcp {
     fn has_news(&mut self, index: u32, paused: bool) -> bool {
         let conn = self.table.conns.at(index);
         let (slot, opened) = (conn.live, conn.opened);
-        self.table.slots.with(slot, |socket, live| News::of(socket, live, opened, paused).is_some())
+        self.with_standing(slot, |standing, live| {
+            News::of(standing, live, opened, paused).is_some()
+        })
+    }
+
+    /// How a connection stands towards its user.
+    #[inline]
+    fn with_standing<R>(&mut self, slot: u32, f: impl FnOnce(&Standing, &mut Live) -> R) -> R {
+        match self.table.slots.fast(slot) {
+            Some(fast) => f(&Standing::of_fast(&fast), fast.live),
+            None => self.table.slots.with(slot, |socket, live| f(&Standing::of(socket), live)),
+        }
     }
 
     /// The next thing that happened.
@@ -231,8 +265,8 @@ impl Tcp {
             let (slot, opened, paused) = (conn.live, conn.opened, conn.paused);
             let dirty = conn.in_dirty;
             let id = ConnId { slot: index, generation: conn.generation };
-            let news = self.table.slots.with(slot, |socket, live| {
-                let news = News::of(socket, live, opened, paused)?;
+            let news = self.with_standing(slot, |standing, live| {
+                let news = News::of(standing, live, opened, paused)?;
                 match news {
                     News::Writable => live.wanted = 0,
                     News::Eof => live.eof_told = true,
@@ -292,9 +326,9 @@ fn expire(
             socket.close();
         }
     }
-    if live.growing.is_some_and(|since| now >= since.after(GROW_PATIENCE)) {
+    if now >= live.growing.after(GROW_PATIENCE) {
         // The peer never lets it rest: it lives with the rings that it has.
-        live.growing = None;
+        live.growing = Now::MAX;
         live.restless = true;
     }
     if live.half_open && now >= live.began.after(config.handshake_timeout) {
@@ -374,12 +408,12 @@ fn poll_socket<T: LinkTx>(
         if at <= now { now.after(PATIENCE) } else { at }
     });
     let timerless = next.is_none() && !more && socket.send_queue() > 0 && is_open(state);
-    let ask = timerless && now >= live.ask_at;
+    let ask = timerless && now >= live.ack_at;
     if timerless {
         if ask {
-            live.ask_at = now.after(ASK_EVERY);
+            live.ack_at = now.after(ASK_EVERY);
         }
-        at = Some(live.ask_at);
+        at = Some(live.ack_at);
     }
     Poll { state, quiescent, ask, at, more }
 }
@@ -404,7 +438,13 @@ fn said_all(socket: &tcp::Socket<'_>, live: &Live, sent: &Sent, now: Now) -> boo
 /// The earliest of all deadlines, or something not before the timer that is set. A timer that is
 /// set earlier stays: when it fires, the connection is looked at and its timer set anew.
 #[inline]
-fn due(live: &Live, poll: Poll, config: &StackConfig, can_freeze: bool, now: Now) -> Now {
+pub(super) fn due(
+    live: &Live,
+    poll: Poll,
+    config: &StackConfig,
+    can_freeze: bool,
+    now: Now,
+) -> Now {
     let mut at = poll.at.unwrap_or(Now::MAX);
     if live.half_open {
         return at.min(live.began.after(config.handshake_timeout));
@@ -415,9 +455,7 @@ fn due(live: &Live, poll: Poll, config: &StackConfig, can_freeze: bool, now: Now
     if live.closing {
         at = at.min(live.began.after(config.fin_timeout));
     }
-    if let Some(since) = live.growing {
-        at = at.min(since.after(GROW_PATIENCE));
-    }
+    at = at.min(live.growing.after(GROW_PATIENCE));
     if let Some(idle) = config.freeze_after
         && poll.quiescent
         && can_freeze
@@ -428,9 +466,43 @@ fn due(live: &Live, poll: Poll, config: &StackConfig, can_freeze: bool, now: Now
     at
 }
 
+/// What of a connection's queues concerns its user.
+pub(super) struct Standing {
+    /// Something waits in the receive queue.
+    pub(super) readable: bool,
+    /// Room in the send queue, and what that is when empty.
+    pub(super) room: usize,
+    pub(super) capacity: usize,
+    /// The peer sends no more.
+    pub(super) finished: bool,
+}
+
+impl Standing {
+    #[inline]
+    fn of(socket: &tcp::Socket<'_>) -> Standing {
+        let capacity = socket.send_capacity();
+        Standing {
+            readable: socket.can_recv(),
+            room: capacity - socket.send_queue(),
+            capacity,
+            finished: socket.state() == State::CloseWait,
+        }
+    }
+
+    #[inline]
+    pub(super) fn of_fast(fast: &Fast<'_>) -> Standing {
+        Standing {
+            readable: fast.received() > 0,
+            room: fast.ring() - fast.unacknowledged(),
+            capacity: fast.ring(),
+            finished: false,
+        }
+    }
+}
+
 /// What there is to tell about a connection, the most urgent first.
 #[derive(Copy, Clone, PartialEq, Eq)]
-enum News {
+pub(super) enum News {
     Opened,
     Writable,
     Readable,
@@ -438,24 +510,23 @@ enum News {
 }
 
 impl News {
-    fn of(socket: &tcp::Socket<'_>, live: &Live, opened: bool, paused: bool) -> Option<News> {
+    #[inline]
+    pub(super) fn of(is: &Standing, live: &Live, opened: bool, paused: bool) -> Option<News> {
         if live.half_open || live.closing {
             return None;
         }
         if !opened {
             return Some(News::Opened);
         }
-        let room = socket.send_capacity() - socket.send_queue();
         if live.wanted > 0
-            && live.growing.is_none()
-            && room >= (live.wanted as usize).min(socket.send_capacity())
+            && live.growing == Now::MAX
+            && is.room >= (live.wanted as usize).min(is.capacity)
         {
             return Some(News::Writable);
         }
-        if socket.can_recv() {
+        if is.readable {
             return (!paused).then_some(News::Readable);
         }
-        let finished = matches!(socket.state(), State::CloseWait);
-        (finished && !live.eof_told).then_some(News::Eof)
+        (is.finished && !live.eof_told).then_some(News::Eof)
     }
 }

@@ -7,6 +7,7 @@ mod peer;
 
 mod below_tcp;
 mod discovery;
+mod fast;
 mod freezing;
 mod opening;
 mod options;
