@@ -4,7 +4,7 @@
 
 use hioload_core::Now;
 
-use crate::conn::NO_SCALE;
+use crate::conn::{NO_SCALE, Record};
 
 /// Lies in the slot, next to the socket.
 #[derive(Copy, Clone, Debug)]
@@ -258,6 +258,22 @@ impl Live {
             snd_nxt: self.snd_nxt,
             peer_window: self.peer_window,
             peer_scale: self.peer_scale,
+        }
+    }
+
+    /// What a socket in rings of this class is brought by to where this one stands.
+    pub(crate) fn record(&self, ring_class: u8) -> Record {
+        Record {
+            snd_nxt: self.snd_nxt,
+            rcv_nxt: self.rcv_nxt,
+            rcv_edge: self.rcv_edge,
+            peer_window: self.peer_window,
+            peer_mss: self.peer_mss,
+            peer_scale: self.peer_scale,
+            peer_sack: self.peer_sack,
+            cookie: self.cookie,
+            ring_class,
+            mtu_class: self.mtu_class,
         }
     }
 

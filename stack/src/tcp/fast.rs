@@ -301,14 +301,7 @@ impl Tcp {
         let record = Record {
             snd_nxt: live.snd_una,
             rcv_nxt: live.rcv_nxt.wrapping_sub(moving.received.len() as u32),
-            rcv_edge: live.rcv_edge,
-            peer_window: live.peer_window,
-            peer_mss: live.peer_mss,
-            peer_scale: live.peer_scale,
-            peer_sack: live.peer_sack,
-            cookie: live.cookie,
-            ring_class: Slots::class(slot),
-            mtu_class: live.mtu_class,
+            ..live.record(Slots::class(slot))
         };
         self.table.slots.remove(slot);
         self.core.counters.fast_left_total.inc();

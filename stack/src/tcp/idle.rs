@@ -11,7 +11,7 @@ use hioload_core::Now;
 use super::input::{Edges, Verdict};
 use super::{Core, Tcp};
 use crate::Gone;
-use crate::conn::{Phase, Record, Table};
+use crate::conn::{Phase, Table};
 use crate::frame::{FIN, RST, SYN, Segment};
 use crate::link::LinkTx;
 use crate::live::before;
@@ -24,18 +24,7 @@ impl Tcp {
         let conn = self.table.conns.at_mut(index);
         let slot = conn.live;
         let live = self.table.slots.live(slot);
-        conn.record = Record {
-            snd_nxt: live.snd_nxt,
-            rcv_nxt: live.rcv_nxt,
-            rcv_edge: live.rcv_edge,
-            peer_window: live.peer_window,
-            peer_mss: live.peer_mss,
-            peer_scale: live.peer_scale,
-            peer_sack: live.peer_sack,
-            cookie: live.cookie,
-            ring_class: Slots::class(slot),
-            mtu_class: live.mtu_class,
-        };
+        conn.record = live.record(Slots::class(slot));
         conn.phase = Phase::Frozen;
         conn.live = crate::conn::NIL;
         if let Some(timer) = conn.timer.take() {
