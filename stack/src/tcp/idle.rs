@@ -12,7 +12,7 @@ use super::input::{Edges, Verdict};
 use super::{Core, Tcp};
 use crate::Gone;
 use crate::conn::{Phase, Table};
-use crate::frame::{FIN, RST, SYN, Segment};
+use crate::frame::{FIN, RST, Segment};
 use crate::link::LinkTx;
 use crate::live::before;
 use crate::net::Out;
@@ -98,13 +98,9 @@ impl Tcp {
                 self.core.counters.resets_in_total.inc();
                 return self.finish_frozen(index, Gone::Reset, out.now);
             }
-            Verdict::Challenge => {
-                if segment.has(RST) {
-                    self.core.counters.drop_blind_rst_total.inc();
-                } else if !segment.has(SYN) {
-                    self.core.counters.drop_blind_ack_total.inc();
-                }
-                return self.challenge(index, record.snd_nxt, record.rcv_nxt, window, out);
+            verdict @ Verdict::Challenge => {
+                let stand = (record.snd_nxt, record.rcv_nxt, window);
+                return self.refuse(index, verdict, segment, stand, out);
             }
             Verdict::Ignore => return,
             Verdict::Take | Verdict::TakeData => {}

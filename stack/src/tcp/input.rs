@@ -145,12 +145,13 @@ impl Tcp {
                 // A keep-alive (RFC 9293 §3.8.4), or data that we have: where we are is the answer.
                 let old = before(segment.seq, live.rcv_nxt) && !before(live.rcv_nxt, end);
                 let answer = old && verdict == Verdict::Take && segment.ack == live.snd_una;
+                let window = self.window(&live);
                 if answer && !segment.has(RST) {
-                    let window = self.window(&live);
                     return self.challenge(index, live.snd_nxt, live.rcv_nxt, window, out);
                 }
                 if matches!(verdict, Verdict::Ignore | Verdict::Challenge) {
-                    return self.refuse(index, verdict, &live, segment, out);
+                    let stand = (live.snd_nxt, live.rcv_nxt, window);
+                    return self.refuse(index, verdict, segment, stand, out);
                 }
                 if !self.leave_fast(index, out.net, out.now) {
                     return;
@@ -250,19 +251,21 @@ impl Tcp {
             }
             Verdict::TakeData => self.feed_data(index, segment, &live, out),
             Verdict::Ignore | Verdict::Challenge => {
-                self.refuse(index, verdict, &live, segment, out);
+                let stand = (live.snd_nxt, live.rcv_nxt, self.window(&live));
+                self.refuse(index, verdict, segment, stand, out);
             }
         }
     }
 
-    /// A segment that nobody needs to see: it is ignored, or answered by where we are.
+    /// A segment that nobody needs to see: it is ignored, or answered by where we stand (SND.NXT,
+    /// RCV.NXT and the window).
     #[cold]
-    fn refuse<T: LinkTx>(
+    pub(super) fn refuse<T: LinkTx>(
         &mut self,
         index: u32,
         verdict: Verdict,
-        live: &Live,
         segment: &Segment<'_>,
+        (snd, rcv, window): (u32, u32, u16),
         out: &mut Out<'_, T>,
     ) {
         if segment.has(RST) {
@@ -271,8 +274,7 @@ impl Tcp {
             self.core.counters.drop_blind_ack_total.inc();
         }
         if verdict == Verdict::Challenge {
-            let window = self.window(live);
-            self.challenge(index, live.snd_nxt, live.rcv_nxt, window, out);
+            self.challenge(index, snd, rcv, window, out);
         }
     }
 
